@@ -1,0 +1,152 @@
+// Package metrics holds every metric of Postern. A label has a closed set of
+// values, or names that the policy's author chose: nothing that a workload can
+// choose becomes a label.
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Action is what became of a request.
+type Action string
+
+// Every action.
+const (
+	Allow     Action = "allow"
+	Deny      Action = "deny"
+	WouldDeny Action = "would-deny" // allowed, because the policy only observes
+)
+
+// Refusal is why a connection ended before its first request.
+type Refusal string
+
+// Every refusal.
+const (
+	NoOrigin    Refusal = "no-origin"    // the kernel has no record of the connection
+	UnknownHost Refusal = "unknown-host" // a guarded port of an address that belongs to no Target
+	Identity    Refusal = "identity"     // not proven
+	Policy      Refusal = "policy"       // no policy matches, or it forbids the session
+	Upstream    Refusal = "upstream"     // the server cannot be reached, verified or logged in at
+	Protocol    Refusal = "protocol"     // the client's bytes are not the protocol, or a form not served
+	Audit       Refusal = "audit"        // the trail cannot be written
+	Busy        Refusal = "busy"         // over the share of one workload
+	Draining    Refusal = "draining"     // the agent is on its way out
+)
+
+// Metrics are the metrics of one agent.
+type Metrics struct {
+	sessionsOpen  *prometheus.GaugeVec
+	sessions      *prometheus.CounterVec
+	requests      *prometheus.CounterVec
+	refusals      *prometheus.CounterVec
+	maskedCells   *prometheus.CounterVec
+	logins        *prometheus.HistogramVec
+	loginFailures *prometheus.CounterVec
+	auditRecords  *prometheus.CounterVec
+	auditSyncs    prometheus.Histogram
+	auditUnsynced prometheus.Gauge
+	auditFailed   prometheus.Gauge
+	policyLoaded  prometheus.Gauge
+	policyReloads *prometheus.CounterVec
+	registry      prometheus.Registerer
+}
+
+// New registers every metric with r.
+func New(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		registry:      r,
+		sessionsOpen:  gauges("sessions_open", "Sessions that are open now.", "target"),
+		sessions:      counters("sessions_total", "Sessions that were opened.", "target"),
+		requests:      counters("requests_total", "Requests that were decided.", "target", "action"),
+		refusals:      counters("refusals_total", "Connections that were refused before their first request.", "reason"),
+		maskedCells:   counters("masked_cells_total", "Values that were masked.", "target"),
+		logins:        durations("login_seconds", "Time to connect and log in at a target.", "target"),
+		loginFailures: counters("login_failures_total", "Log-ins at a target that failed.", "target"),
+		auditRecords:  counters("audit_records_total", "Records that were written to the trail.", "kind"),
+		auditSyncs: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "postern", Name: "audit_sync_seconds", Help: "Time of one fdatasync of the trail.",
+			Buckets: prometheus.ExponentialBuckets(100e-6, 2, 14),
+		}),
+		auditUnsynced: gauge("audit_unsynced_records", "Records that are written and not yet durable."),
+		auditFailed:   gauge("audit_failed", "1 when the trail can no longer be written, so that every session is refused."),
+		policyLoaded:  gauge("policy_loaded", "1 when the policy in force is the newest one, 0 when a newer one is faulty."),
+		policyReloads: counters("policy_reloads_total", "Newer policies that were read.", "result"),
+	}
+	r.MustRegister(m.sessionsOpen, m.sessions, m.requests, m.refusals, m.maskedCells, m.logins, m.loginFailures,
+		m.auditRecords, m.auditSyncs, m.auditUnsynced, m.auditFailed, m.policyLoaded, m.policyReloads)
+	return m
+}
+
+// SessionOpened counts a session with a target.
+func (m *Metrics) SessionOpened(target string) {
+	m.sessions.WithLabelValues(target).Inc()
+	m.sessionsOpen.WithLabelValues(target).Inc()
+}
+
+// SessionClosed ends what SessionOpened counted.
+func (m *Metrics) SessionClosed(target string) { m.sessionsOpen.WithLabelValues(target).Dec() }
+
+// Request counts a request that was decided.
+func (m *Metrics) Request(target string, action Action) {
+	m.requests.WithLabelValues(target, string(action)).Inc()
+}
+
+// Refused counts a connection that ended before its first request.
+func (m *Metrics) Refused(reason Refusal) { m.refusals.WithLabelValues(string(reason)).Inc() }
+
+// Masked counts values of a target that were masked.
+func (m *Metrics) Masked(target string, cells int) {
+	m.maskedCells.WithLabelValues(target).Add(float64(cells))
+}
+
+// LoggedIn records how long a log-in at a target took, or that it failed.
+func (m *Metrics) LoggedIn(target string, took time.Duration, err error) {
+	if err != nil {
+		m.loginFailures.WithLabelValues(target).Inc()
+		return
+	}
+	m.logins.WithLabelValues(target).Observe(took.Seconds())
+}
+
+// AuditRecord counts a record of the trail; kind is one of the schema's kinds.
+func (m *Metrics) AuditRecord(kind string) { m.auditRecords.WithLabelValues(kind).Inc() }
+
+// AuditSynced records how long one fdatasync of the trail took, and how many
+// records it left behind.
+func (m *Metrics) AuditSynced(took time.Duration, unsynced int) {
+	m.auditSyncs.Observe(took.Seconds())
+	m.auditUnsynced.Set(float64(unsynced))
+}
+
+// AuditFailed says that the trail can no longer be written.
+func (m *Metrics) AuditFailed() { m.auditFailed.Set(1) }
+
+// PolicyLoaded says whether the policy's newest version is in force.
+func (m *Metrics) PolicyLoaded(ok bool) {
+	result, value := "ok", 1.0
+	if !ok {
+		result, value = "faulty", 0
+	}
+	m.policyLoaded.Set(value)
+	m.policyReloads.WithLabelValues(result).Inc()
+}
+
+func counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "postern", Name: name, Help: help}, labels)
+}
+
+func gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "postern", Name: name, Help: help}, labels)
+}
+
+func gauge(name, help string) prometheus.Gauge {
+	return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "postern", Name: name, Help: help})
+}
+
+func durations(name, help string, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "postern", Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+	}, labels)
+}
