@@ -4,9 +4,12 @@
 package metrics
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Action is what became of a request.
@@ -50,13 +53,13 @@ type Metrics struct {
 	auditFailed   prometheus.Gauge
 	policyLoaded  prometheus.Gauge
 	policyReloads *prometheus.CounterVec
-	registry      prometheus.Registerer
+	registry      *prometheus.Registry
 }
 
-// New registers every metric with r.
-func New(r prometheus.Registerer) *Metrics {
+// New makes every metric, at zero.
+func New() *Metrics {
 	m := &Metrics{
-		registry:      r,
+		registry:      prometheus.NewRegistry(),
 		sessionsOpen:  gauges("sessions_open", "Sessions that are open now.", "target"),
 		sessions:      counters("sessions_total", "Sessions that were opened.", "target"),
 		requests:      counters("requests_total", "Requests that were decided.", "target", "action"),
@@ -74,9 +77,15 @@ func New(r prometheus.Registerer) *Metrics {
 		policyLoaded:  gauge("policy_loaded", "1 when the policy in force is the newest one, 0 when a newer one is faulty."),
 		policyReloads: counters("policy_reloads_total", "Newer policies that were read.", "result"),
 	}
-	r.MustRegister(m.sessionsOpen, m.sessions, m.requests, m.refusals, m.maskedCells, m.logins, m.loginFailures,
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		m.sessionsOpen, m.sessions, m.requests, m.refusals, m.maskedCells, m.logins, m.loginFailures,
 		m.auditRecords, m.auditSyncs, m.auditUnsynced, m.auditFailed, m.policyLoaded, m.policyReloads)
 	return m
+}
+
+// Handler serves the metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
 // SessionOpened counts a session with a target.
