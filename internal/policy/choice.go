@@ -1,0 +1,109 @@
+package policy
+
+// A choice is a field that takes one of a few values.
+type choice interface {
+	// choices lists the values that work, and those that are announced but not built.
+	choices() (built, planned []string)
+}
+
+// Protocol is what a Target speaks.
+type Protocol string
+
+// The protocols.
+const Postgres Protocol = "postgres"
+
+func (Protocol) choices() (built, planned []string) {
+	return []string{string(Postgres)}, []string{"kubernetes"}
+}
+
+// Answer is what the kernel does with a connection that is none to a Target.
+type Answer string
+
+// The answers.
+const (
+	Refuse Answer = "refuse"
+	Pass   Answer = "pass"
+)
+
+func (Answer) choices() (built, planned []string) {
+	return []string{string(Refuse), string(Pass)}, nil
+}
+
+// TLSMode is how far Postern trusts the way to a server.
+type TLSMode string
+
+// The TLS modes. VerifyFull proves the server's name, Require encrypts and proves nothing.
+const (
+	VerifyFull TLSMode = "verify-full"
+	Require    TLSMode = "require"
+	Disable    TLSMode = "disable"
+)
+
+func (TLSMode) choices() (built, planned []string) {
+	return []string{string(VerifyFull), string(Require), string(Disable)}, nil
+}
+
+// Source is the network namespace from which Postern dials.
+type Source string
+
+// SourceNode is the namespace of the agent itself.
+const SourceNode Source = "node"
+
+func (Source) choices() (built, planned []string) {
+	return []string{string(SourceNode)}, []string{"pod"}
+}
+
+// Mask is what becomes of a sensitive value.
+type Mask string
+
+// The masks.
+const (
+	Redact Mask = "redact"
+	Null   Mask = "null"
+)
+
+func (Mask) choices() (built, planned []string) {
+	return []string{string(Redact), string(Null)}, []string{"partial"}
+}
+
+// Mode says whether an AccessPolicy decides.
+type Mode string
+
+// The modes.
+const (
+	Enforce Mode = "enforce"
+	Observe Mode = "observe"
+)
+
+func (Mode) choices() (built, planned []string) {
+	return []string{string(Enforce), string(Observe)}, nil
+}
+
+// Durability says which records are on the disk before what goes on.
+type Durability string
+
+// The durabilities, the strictest first.
+const (
+	Strict   Durability = "strict"   // every request before it is forwarded
+	Reply    Durability = "reply"    // every request before its reply is released
+	Balanced Durability = "balanced" // changes and sensitive reads before the reply, others within 50 ms
+	Relaxed  Durability = "relaxed"  // within 50 ms
+)
+
+func (Durability) choices() (built, planned []string) {
+	return []string{string(Strict), string(Reply), string(Balanced), string(Relaxed)}, nil
+}
+
+// Record says which values enter the audit trail.
+type Record string
+
+// What is recorded, the strictest first: the one that keeps the fewest values.
+const (
+	RecordNone     Record = "none"
+	RecordRedacted Record = "redacted"
+	RecordFull     Record = "full"
+)
+
+func (Record) choices() (built, planned []string) {
+	return []string{string(RecordNone), string(RecordRedacted), string(RecordFull)}, nil
+}

@@ -1,0 +1,136 @@
+package policy
+
+// APIVersion is the version of the objects that this package reads.
+const APIVersion = "postern.dev/v1alpha1"
+
+// Metadata names an object.
+type Metadata struct {
+	_    struct{} `planned:"labels annotations"`
+	Name string   `json:"name"`
+}
+
+// Target is what is protected, and how Postern itself gets in.
+//
+// Shape: as [Load] returns it, checked and with its defaults filled in; it must not be changed.
+type Target struct {
+	APIVersion string     `json:"apiVersion"`
+	Kind       string     `json:"kind"`
+	Metadata   Metadata   `json:"metadata"`
+	Spec       TargetSpec `json:"spec"`
+
+	hosts     hosts
+	sensitive Sensitive
+	digest    digest
+}
+
+// TargetSpec describes a Target.
+type TargetSpec struct {
+	_            struct{}          `planned:"services clientPassword exclusive"`
+	Protocol     Protocol          `json:"protocol"`
+	Hosts        []string          `json:"hosts"`
+	Ports        []int             `json:"ports,omitempty"`
+	Sockets      []string          `json:"sockets,omitempty"`
+	UnknownHosts Answer            `json:"unknownHosts,omitempty"` // to the Target's ports on addresses of no Target
+	OtherPorts   Answer            `json:"otherPorts,omitempty"`   // to other ports on the Target's addresses
+	TLS          TLS               `json:"tls,omitzero"`
+	Credential   *TargetCredential `json:"credential,omitempty"`
+	Sensitive    []SensitiveRule   `json:"sensitive,omitempty"`
+	Source       Source            `json:"source,omitempty"`
+}
+
+// TLS says how Postern proves the server to which it dials.
+type TLS struct {
+	Mode       TLSMode  `json:"mode,omitempty"`
+	ServerName string   `json:"serverName,omitempty"`
+	CA         *FileRef `json:"ca,omitempty"` // absent: the system's
+}
+
+// FileRef names a file by its absolute path.
+type FileRef struct {
+	_    struct{} `planned:"secret"`
+	File string   `json:"file"`
+}
+
+// TargetCredential says what Postern logs in with: a file, or what the client presents.
+type TargetCredential struct {
+	_      struct{} `planned:"secret"`
+	File   string   `json:"file,omitempty"`
+	Client bool     `json:"client,omitempty"`
+}
+
+// SensitiveRule masks the values of columns.
+type SensitiveRule struct {
+	_       struct{} `planned:"detect"`
+	Columns []string `json:"columns"` // "public.users.email": one column; "*.ssn": that column of any table
+	Mask    Mask     `json:"mask"`
+}
+
+// AccessPolicy says who may do what on which Targets.
+//
+// Shape: as [Load] returns it, checked and with its defaults filled in; it must not be changed.
+type AccessPolicy struct {
+	APIVersion string           `json:"apiVersion"`
+	Kind       string           `json:"kind"`
+	Metadata   Metadata         `json:"metadata"`
+	Spec       AccessPolicySpec `json:"spec"`
+
+	rules  []*rule
+	digest digest
+}
+
+// AccessPolicySpec describes an AccessPolicy.
+type AccessPolicySpec struct {
+	_            struct{}   `planned:"requireInitiator unmask use aggregates limits"`
+	Subjects     []Selector `json:"subjects"` // any of them
+	Targets      []string   `json:"targets"`
+	Credential   *FileRef   `json:"credential,omitempty"` // absent: the Target's
+	Mode         Mode       `json:"mode,omitempty"`
+	RequireToken bool       `json:"requireToken,omitempty"`
+	Durability   Durability `json:"durability,omitempty"`
+	Record       Record     `json:"record,omitempty"`
+	Rules        []Rule     `json:"rules"`
+}
+
+// Selector chooses subjects: those that match each of its fields, by any of the field's entries.
+type Selector struct {
+	_      struct{} `planned:"namespaces podLabels serviceAccounts initiators"`
+	Users  []string `json:"users,omitempty"`
+	Groups []string `json:"groups,omitempty"`
+}
+
+// Rule allows or denies what it describes. A field that is absent limits nothing,
+// but for Functions of an allow rule, where it allows harmless built-ins only.
+type Rule struct {
+	_         struct{} `planned:"maxRows groups resources namespaces"`
+	Name      string   `json:"name"`
+	Allow     []string `json:"allow,omitempty"`
+	Deny      []string `json:"deny,omitempty"`
+	Databases []string `json:"databases,omitempty"`
+	Relations []string `json:"relations,omitempty"`
+	Functions []string `json:"functions,omitempty"`
+	When      string   `json:"when,omitempty"`
+	Reason    string   `json:"reason,omitempty"`
+}
+
+// Issuer says whose tokens prove an identity, and how its claims name a user.
+//
+// Shape: as [Load] returns it, checked; it must not be changed.
+type Issuer struct {
+	APIVersion string     `json:"apiVersion"`
+	Kind       string     `json:"kind"`
+	Metadata   Metadata   `json:"metadata"`
+	Spec       IssuerSpec `json:"spec"`
+
+	claims claims
+	digest digest
+}
+
+// IssuerSpec describes an Issuer. Username, Groups and Require are CEL over the variable claims.
+type IssuerSpec struct {
+	URL      string   `json:"url"`
+	Audience string   `json:"audience"`
+	Username string   `json:"username"`          // a string
+	Groups   string   `json:"groups,omitempty"`  // a string or a list of strings
+	Require  string   `json:"require,omitempty"` // a bool
+	CA       *FileRef `json:"ca,omitempty"`      // absent: the system's
+}
