@@ -85,7 +85,7 @@ func (d *demo) fill(ctx context.Context) error {
 
 func (d *demo) writePolicy(context.Context) error {
 	d.step("policy.yaml: what is protected, who may do what, whose tokens count")
-	text := fmt.Sprintf(policy, d.server.Port, d.server.CAFile, d.issuer.URL, d.issuer.CAFile)
+	text := fmt.Sprintf(policy, d.server.Port, d.server.CAFile, d.path("shop-login.yaml"), d.issuer.URL, d.issuer.CAFile)
 	fmt.Println(indent(text))
 	return errors.Join(
 		os.WriteFile(d.path("policy.yaml"), []byte(text), 0o600),
