@@ -6,25 +6,27 @@ type Reason string
 
 // Every reason for which a token is refused.
 const (
-	Missing     Reason = "missing"     // no file, or not one that can be read
-	Empty       Reason = "empty"       // nothing but white space
-	TooLarge    Reason = "too-large"   // over 64 KiB
-	Malformed   Reason = "malformed"   // not a signed JSON Web Token
-	Unsigned    Reason = "unsigned"    // alg none
-	Algorithm   Reason = "algorithm"   // a shared-secret or unknown algorithm
-	Issuer      Reason = "issuer"      // of no Issuer in the policy
-	Audience    Reason = "audience"    // meant for somebody else
-	Expired     Reason = "expired"     // exp has passed, or is not there
-	NotYetValid Reason = "not-yet"     // nbf lies ahead
-	Signature   Reason = "signature"   // made by no key of the issuer
-	Claims      Reason = "claims"      // the Issuer's require refuses them, or they name no user
-	Unreachable Reason = "unreachable" // the issuer's keys cannot be had
+	Missing       Reason = "missing"     // no file, or not one that can be read
+	Empty         Reason = "empty"       // nothing but white space
+	TooLarge      Reason = "too-large"   // over 64 KiB
+	Malformed     Reason = "malformed"   // not a signed JSON Web Token
+	Unsigned      Reason = "unsigned"    // alg none
+	Algorithm     Reason = "algorithm"   // a shared-secret or unknown algorithm
+	UnknownIssuer Reason = "issuer"      // of no Issuer in the policy
+	WrongAudience Reason = "audience"    // meant for somebody else
+	Expired       Reason = "expired"     // exp has passed, or is not there
+	NotYetValid   Reason = "not-yet"     // nbf lies ahead
+	Signature     Reason = "signature"   // made by no key of the issuer
+	Claims        Reason = "claims"      // the Issuer's require refuses them, or they name no user
+	Unreachable   Reason = "unreachable" // the issuer's keys cannot be had
 )
 
 // Error is an identity that is not proven.
 //
 // Shape: Message may be shown to the workload: it names neither the token's
-// content nor the agent's files. The cause, for the log, is unwrapped.
+// content nor the agent's files. The cause is for the log; it is the file
+// system's, the network's or the policy's, never a parser's, which might quote
+// the token.
 type Error struct {
 	Reason  Reason
 	Message string
@@ -41,3 +43,40 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.cause }
+
+func refuse(reason Reason, cause error) *Error {
+	return &Error{Reason: reason, Message: message(reason), cause: cause}
+}
+
+func message(reason Reason) string {
+	switch reason {
+	case Missing:
+		return "the OIDC token is missing: its file is not there or cannot be read"
+	case Empty:
+		return "the OIDC token is empty"
+	case TooLarge:
+		return "the OIDC token is larger than 64 KiB"
+	case Malformed:
+		return "the OIDC token is not a signed JSON Web Token"
+	case Unsigned:
+		return "the OIDC token is not signed (algorithm none)"
+	case Algorithm:
+		return "the OIDC token is signed by an algorithm that is not accepted, such as one with a shared secret"
+	case UnknownIssuer:
+		return "the OIDC token is of an issuer that the policy does not name"
+	case WrongAudience:
+		return "the OIDC token is meant for another audience"
+	case Expired:
+		return "the OIDC token has expired"
+	case NotYetValid:
+		return "the OIDC token is not valid yet"
+	case Signature:
+		return "the OIDC token is signed by no key of its issuer"
+	case Claims:
+		return "the OIDC token's claims are refused by the policy"
+	case Unreachable:
+		return "the OIDC token cannot be verified: its issuer is out of reach"
+	default:
+		return "the identity is not proven"
+	}
+}

@@ -2,10 +2,7 @@
 // kernel saw, or the subject of an OIDC token whose signature was verified.
 package identity
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // How an [Identity] was proven, as a record names it.
 const (
@@ -39,6 +36,5 @@ func Linux(user string, groups []string) Identity {
 	for _, group := range groups {
 		qualified = append(qualified, "linux:"+group)
 	}
-	slices.Sort(qualified)
 	return Identity{User: "linux:" + user, Groups: qualified, Verified: Kernel}
 }
