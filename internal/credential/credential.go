@@ -1,5 +1,5 @@
 // Package credential holds how the agent logs in at a Target: the login lies in
-// a file that only root reads, and is read again when that file changes.
+// a file that the guarded user cannot read.
 package credential
 
 import (
@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,35 +32,15 @@ func (l Login) String() string { return "login of " + l.User }
 // GoString is String: %#v shows no password either.
 func (l Login) GoString() string { return l.String() }
 
-// Files are the login files that Targets name.
-type Files struct {
-	guarded uint32
+// Files reads the login files that Targets name.
+type Files struct{ guarded uint32 }
 
-	mu   sync.Mutex
-	read map[string]entry
-}
+// NewFiles reads login files that the user uid, whose processes are guarded,
+// must not be able to read.
+func NewFiles(uid uint32) *Files { return &Files{guarded: uid} }
 
-// entry is a file as it was when it was read.
-type entry struct {
-	login Login
-	state state
-}
-
-// state changes when a file's content does.
-type state struct {
-	device, inode uint64
-	size          int64
-	modified      time.Time
-}
-
-// NewFiles makes an empty cache of login files that the user uid, whose
-// processes are guarded, must not be able to read.
-func NewFiles(uid uint32) *Files {
-	return &Files{guarded: uid, read: make(map[string]entry)}
-}
-
-// Login reads the login in file, again if the file has changed. The file is
-// YAML or JSON with the keys username and password.
+// Login reads the login in file, which is YAML or JSON with the keys username
+// and password. It is read each time, so a new password counts at once.
 //
 // Errors: a file that is missing, not regular, over 64 KiB, owned by the
 // guarded user, open to its group or others, or holds anything else. The error
@@ -72,44 +51,37 @@ func (f *Files) Login(_ context.Context, file string) (Login, error) {
 		return Login{}, fmt.Errorf("read login: %w", err)
 	}
 	defer opened.Close()
-	now, err := f.inspect(opened)
+	written, err := f.inspect(opened)
 	if err != nil {
-		return Login{}, err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if known, ok := f.read[file]; ok && known.state == now {
-		return known.login, nil
+		return Login{}, fmt.Errorf("read login %s: %w", file, err)
 	}
 	login, err := parse(opened)
 	if err != nil {
 		return Login{}, fmt.Errorf("read login %s: %w", file, err)
 	}
-	login.Version = now.modified.UTC().Format(time.RFC3339Nano)
-	f.read[file] = entry{login: login, state: now}
+	login.Version = written.UTC().Format(time.RFC3339Nano)
 	return login, nil
 }
 
-// inspect refuses a file that others can read. It looks at the open file: the
-// path may lead elsewhere by now.
-func (f *Files) inspect(opened *os.File) (state, error) {
-	name := opened.Name()
+// inspect refuses a file that others can read, and says when it was written.
+// It looks at the open file: the path may lead elsewhere by now.
+func (f *Files) inspect(opened *os.File) (written time.Time, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(opened.Fd()), &st); err != nil {
-		return state{}, fmt.Errorf("read login %s: %w", name, err)
+		return time.Time{}, err
 	}
 	others := st.Mode&0o077 != 0 // an access control list shows here too, by its mask
-	switch {
+	switch name := opened.Name(); {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return state{}, fmt.Errorf("read login %s: not a regular file", name)
+		return time.Time{}, errors.New("not a regular file")
 	case st.Uid != 0 && st.Uid == f.guarded:
-		return state{}, fmt.Errorf("read login %s: it belongs to the guarded user; type: chown root:root %s && chmod 600 %s", name, name, name)
+		return time.Time{}, fmt.Errorf("it belongs to the guarded user; type: chown root:root %s && chmod 600 %s", name, name)
 	case others:
-		return state{}, fmt.Errorf("read login %s: others than its owner have access; type: chmod 600 %s", name, name)
+		return time.Time{}, fmt.Errorf("others than its owner have access; type: chmod 600 %s", name)
 	case st.Size > maxFile:
-		return state{}, fmt.Errorf("read login %s: larger than %d bytes", name, maxFile)
+		return time.Time{}, fmt.Errorf("larger than %d bytes", maxFile)
 	}
-	return state{device: st.Dev, inode: st.Ino, size: st.Size, modified: time.Unix(st.Mtim.Unix())}, nil
+	return time.Unix(st.Mtim.Unix()), nil
 }
 
 func parse(r io.Reader) (Login, error) {
