@@ -3,30 +3,88 @@
 // process while it is still there.
 package workload
 
-import "time"
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // Process is what the kernel recorded of a process when it connected.
 type Process struct {
-	PID       uint32 // thread group, as the agent's PID namespace sees it
-	UID       uint32
-	Comm      string
-	Start     time.Duration // since boot
-	Cgroup    uint64
-	ExeDevice uint64
-	ExeInode  uint64
+	PID      int // in the initial namespace
+	UID      uint32
+	Comm     string        // its name as it says itself
+	Started  time.Duration // since boot
+	Cgroup   uint64
+	ExeDev   uint64 // of the file that it runs, as stat(2) has it
+	ExeInode uint64
 }
 
 // Facts are a process as a record shows it.
 type Facts struct {
-	PID     int
-	Process string // comm, which a process may choose itself
-	Exe     string // empty when the process was gone, or another one had its PID
-	UID     int
-	User    string // empty when the UID has no name
+	PID     uint32
+	Process string // the process chooses it
+	Exe     string // empty: it was gone, or its file cannot be told
+	UID     uint32
+	User    string // empty: the UID has no name
 	Cgroup  uint64
 }
 
 // Describe completes p.
 func Describe(p Process) Facts {
-	return Facts{PID: int(p.PID), Process: p.Comm, UID: int(p.UID), Cgroup: p.Cgroup}
+	facts := Facts{PID: uint32(p.PID), Process: strings.ToValidUTF8(p.Comm, "�"), UID: p.UID, Cgroup: p.Cgroup, Exe: exe(p)}
+	if known, err := user.LookupId(strconv.FormatUint(uint64(p.UID), 10)); err == nil {
+		facts.User = known.Username
+	}
+	return facts
+}
+
+// exe is the path of the file that p runs.
+//
+// A PID is used again, and a process may run another file by now: the path
+// counts only if the link leads to the file that the kernel saw, and if the
+// process is, after the link was read, still the one that the kernel saw.
+func exe(p Process) string {
+	link := fmt.Sprintf("/proc/%d/exe", p.PID)
+	path, err := os.Readlink(link)
+	if err != nil {
+		return ""
+	}
+	var st unix.Stat_t
+	if unix.Stat(link, &st) != nil || st.Ino != p.ExeInode || st.Dev != p.ExeDev {
+		return ""
+	}
+	if ticks, ok := started(p.PID); !ok || ticks != ticksOf(p.Started) {
+		return ""
+	}
+	return strings.ToValidUTF8(path, "�")
+}
+
+// ticksOf is a time since boot in the unit that /proc shows to programs.
+//
+// Source: USER_HZ is 100 on every architecture but alpha; include/asm-generic/param.h.
+func ticksOf(d time.Duration) uint64 { return uint64(d / (10 * time.Millisecond)) }
+
+// started is when a process was started, in ticks since boot.
+//
+// Source: proc_pid_stat(5), field 22. Field 2 is in parentheses and may hold
+// any byte, parentheses and spaces too.
+func started(pid int) (uint64, bool) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, false
+	}
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	const field = 22 - 3 // the first after the parentheses is field 3
+	if len(fields) <= field {
+		return 0, false
+	}
+	ticks, err := strconv.ParseUint(string(fields[field]), 10, 64)
+	return ticks, err == nil
 }
