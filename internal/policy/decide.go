@@ -1,21 +1,6 @@
 package policy
 
-import (
-	"errors"
-	"time"
-)
-
-// ErrNoCredential tells that neither a matching policy nor the Target names a credential.
-var ErrNoCredential = errors.New("no policy and no target names a credential")
-
-// CredentialConflict tells that two matching policies name different credentials.
-type CredentialConflict struct {
-	Target string
-	First  string // policy
-	Second string // policy
-}
-
-func (e *CredentialConflict) Error() string { return "" }
+import "time"
 
 // Request is what a client asks for in one message.
 type Request struct {
@@ -28,7 +13,7 @@ type Request struct {
 // Statement is what one statement does.
 type Statement struct {
 	Words       []string // every word that applies
-	Unknown     string   // why it cannot be told; not empty: the statement is UNKNOWN whatever else it says
+	Unknown     string   // why it cannot be told; not empty: the statement is UNKNOWN, whatever else it says
 	Relations   []Relation
 	Functions   []Function
 	HasWhere    bool // every UPDATE and DELETE in it has a WHERE
@@ -61,12 +46,12 @@ func (a Action) String() string {
 	return "deny"
 }
 
-// Decision is the answer to a [Request].
+// Decision is the answer to a [Request]. The zero Decision denies.
 type Decision struct {
 	Action Action
-	Policy string // that decided; "" when no rule did and several policies, or only observed ones, match
-	Rule   string // that decided; "" when no rule did
-	Reason string // of a Deny, safe to show to the client: names and words, no values
+	Policy string // whose rule decided; else the only policy that decides, if it is one
+	Rule   string // that decided; of an Allow the first statement's; "" when none did
+	Reason string // of a Deny, fit for the client: it holds names and words, no values
 	Would  []Verdict
 }
 
@@ -74,12 +59,85 @@ type Decision struct {
 type Verdict struct {
 	Policy string
 	Action Action
-	Rule   string
+	Rule   string // of any policy that would then decide; "" when none
 	Reason string
 }
 
 // Decide judges a request.
 func (v *View) Decide(r Request) Decision {
-	_ = r
-	return Decision{}
+	if v.Empty() {
+		return Decision{Reason: "no policy matches this workload on this target"}
+	}
+	decision := Decision{Action: Allow}
+	if v.enforced != nil {
+		decision = v.enforced.judge(v, &r)
+	}
+	for _, o := range v.observed {
+		would := o.rules.judge(v, &r)
+		decision.Would = append(decision.Would, Verdict{o.policy, would.Action, would.Rule, would.Reason})
+	}
+	return decision
+}
+
+// ruleSet is the rules of some policies, in the order of policies and rules.
+type ruleSet struct {
+	denies, allows []*rule
+	policy         string // the only one; "" where they are several
+}
+
+func newRuleSet(policies []*AccessPolicy) *ruleSet {
+	s := &ruleSet{}
+	if len(policies) == 1 {
+		s.policy = policies[0].Name()
+	}
+	for _, p := range policies {
+		for _, r := range p.rules {
+			if r.deny {
+				s.denies = append(s.denies, r)
+			} else {
+				s.allows = append(s.allows, r)
+			}
+		}
+	}
+	return s
+}
+
+// judge lets a request pass when no deny rule matches one of its statements and
+// allow rules cover them all.
+func (s *ruleSet) judge(v *View, r *Request) Decision {
+	if len(r.Statements) == 0 {
+		r = &Request{Database: r.Database, User: r.User, Now: r.Now, Statements: []Statement{{Words: []string{"SESSION"}}}}
+	}
+	var permit *rule
+	var uncovered *Statement
+	for i := range r.Statements {
+		statement := &r.Statements[i]
+		f := facts{v, r, statement, statement.words()}
+		for _, deny := range s.denies {
+			if matches, failed := deny.matches(&f); matches {
+				return deny.refusal(failed)
+			}
+		}
+		by := s.permit(&f)
+		if by == nil && uncovered == nil {
+			uncovered = statement
+		}
+		if permit == nil || permit.name == "" {
+			permit = by
+		}
+	}
+	if uncovered != nil {
+		return Decision{Policy: s.policy, Reason: s.explain(&facts{v, r, uncovered, uncovered.words()})}
+	}
+	return Decision{Action: Allow, Policy: permit.policy, Rule: permit.name}
+}
+
+// permit finds the first allow rule that covers a statement.
+func (s *ruleSet) permit(f *facts) *rule {
+	for _, allow := range s.allows {
+		if allow.covers(f) {
+			return allow
+		}
+	}
+	return nil
 }
