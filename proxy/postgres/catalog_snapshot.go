@@ -1,23 +1,92 @@
 package postgres
 
-// snapshot is what the catalog held at one moment. It does not change.
+import (
+	"slices"
+	"strings"
+
+	"postern.dev/postern/internal/mask"
+	"postern.dev/postern/internal/policy"
+)
+
+// snapshot is what is sensitive in a database, as it was at one moment. It does not change.
 type snapshot struct {
-	missing []string
+	epoch     string
+	relations map[uint32]*shown
+	names     map[string][]*shown // in any schema
+	carriers  map[uint32]bool     // types whose values hold a sensitive column's
 }
 
-// clear tells that the database has no sensitive column: nothing in it is masked or refused.
-func (s *snapshot) clear() bool { return false }
+// shown is a relation as results and statements name it.
+type shown struct {
+	schema, name string
+	width        uint16 // highest attribute number
+	marks        map[uint16]mark
+	sensitive    []string // names of the marked columns
+}
+
+func (r *resolver) snapshot() *snapshot {
+	s := &snapshot{
+		epoch:     r.epoch,
+		relations: make(map[uint32]*shown, len(r.relations)),
+		names:     make(map[string][]*shown, len(r.relations)),
+		carriers:  r.carriers,
+	}
+	for oid, on := range r.relations {
+		if on.kind == 'c' {
+			continue // a type: no statement reads it
+		}
+		shown := &shown{schema: on.schema, name: on.name, width: on.width}
+		if r.marked[oid] {
+			shown.marks = map[uint16]mark{}
+			for _, c := range on.columns {
+				if m, ok := r.marks[columnID{oid, c.number}]; ok {
+					shown.marks[c.number] = m
+					shown.sensitive = append(shown.sensitive, c.name)
+				}
+			}
+		}
+		s.relations[oid] = shown
+		s.names[on.name] = append(s.names[on.name], shown)
+	}
+	return s
+}
+
+// clear tells that the database has no sensitive column: nothing is masked or refused for one.
+func (s *snapshot) clear() bool { return s.relations == nil }
 
 // sensitive gives the names of a relation's sensitive columns.
 //
-// Shape: names as the parser folds them; schema is "" where the text gives none, and then every relation of that name counts.
+// Shape: names as the parser folds them; schema is "" where the text gives none,
+// and then every relation of that name counts: search_path is the server's business.
 func (s *snapshot) sensitive(schema, name string) []string {
-	_, _ = schema, name
-	return nil
+	var found []string
+	for _, on := range s.names[name] {
+		if !inSchema(on.schema, schema) || len(on.sensitive) == 0 {
+			continue
+		}
+		if found == nil {
+			found = on.sensitive
+			continue
+		}
+		found = slices.Compact(slices.Sorted(slices.Values(slices.Concat(found, on.sensitive))))
+	}
+	return found
 }
 
 // known tells whether there is such a relation, in any schema where schema is "".
 func (s *snapshot) known(schema, name string) bool {
-	_, _ = schema, name
-	return false
+	return slices.ContainsFunc(s.names[name], func(on *shown) bool { return inSchema(on.schema, schema) })
+}
+
+// inSchema tells whether a relation of schema may be meant by a text that says written.
+// pg_temp is whichever of the schemas pg_temp_1, pg_temp_2 … is the session's own.
+func inSchema(schema, written string) bool {
+	return written == "" || written == schema || written == "pg_temp" && strings.HasPrefix(schema, "pg_temp_")
+}
+
+func kindOf(m policy.Mask) mask.Kind {
+	if m == policy.Redact {
+		return mask.Redact
+	}
+	return mask.Null
 }
