@@ -2,8 +2,16 @@ package redirect
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"syscall"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"postern.dev/postern/bpf"
 )
 
 // ErrNoOrigin is a connection that no program led here: it has no record, or
@@ -19,8 +27,72 @@ type Origin struct {
 	Comm     string        // its name as it says itself: a claim
 	Started  time.Duration // when the process started, since boot
 	ExeInode uint64        // of the file that it runs
-	ExeDev   uint64        // its device, as stat(2) has it
+	ExeDev   uint64        // device of that file's filesystem, as in stat(2)
 	Cgroup   uint64        // id of the process's cgroup
 	Netns    uint64        // cookie of the socket's network namespace
 	Cookie   uint64        // of the connecting socket
+}
+
+// Origin tells where an accepted connection wanted to go and who opened it.
+//
+// Shape: c was accepted by a listener of [Run.Listen].
+// Errors: [ErrNoOrigin] when no program of this run led it here.
+// Source: bpf/origin.h, accepted.
+func (r *Run) Origin(c net.Conn) (Origin, error) {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return Origin{}, fmt.Errorf("%T has no descriptor: %w", c, ErrNoOrigin)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return Origin{}, err
+	}
+	var record bpf.RedirectOrigin
+	var lookup error
+	if err := raw.Control(func(fd uintptr) {
+		lookup = r.maps.Accepted.Lookup(uint32(fd), &record)
+	}); err != nil {
+		return Origin{}, err
+	}
+	if errors.Is(lookup, ebpf.ErrKeyNotExist) {
+		return Origin{}, ErrNoOrigin
+	}
+	if lookup != nil {
+		return Origin{}, fmt.Errorf("look origin up: %w", lookup)
+	}
+	return r.check(record)
+}
+
+// check refuses a record of a socket of the command that another process
+// connected, or that was connected in another namespace.
+func (r *Run) check(record bpf.RedirectOrigin) (Origin, error) {
+	r.mu.Lock()
+	state := r.state
+	r.mu.Unlock()
+	if record.Netns != state.Netns {
+		return Origin{}, fmt.Errorf("connected in another network namespace: %w", ErrNoOrigin)
+	}
+	if record.Command != state.Command {
+		return Origin{}, fmt.Errorf("connected from another cgroup: %w", ErrNoOrigin)
+	}
+	return originOf(record), nil
+}
+
+func originOf(record bpf.RedirectOrigin) Origin {
+	// include/linux/kdev_t.h: 12 bits of major, 20 of minor.
+	dev := unix.Mkdev(record.ExeDev>>20, record.ExeDev&(1<<20-1))
+	return Origin{
+		Dialled:  netip.AddrPortFrom(addrOf(record.Addr.Word), networkOrder(record.Port)),
+		PID:      int(record.Tgid),
+		TID:      int(record.Pid),
+		UID:      record.Uid,
+		GID:      record.Gid,
+		Comm:     unix.ByteSliceToString(record.Comm[:]),
+		Started:  time.Duration(record.Started),
+		ExeInode: record.ExeInode,
+		ExeDev:   dev,
+		Cgroup:   record.Cgroup,
+		Netns:    record.Netns,
+		Cookie:   record.Cookie,
+	}
 }

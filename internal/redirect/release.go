@@ -2,14 +2,54 @@ package redirect
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 )
 
 // Release ends the run called id: it kills the command, waits until its cgroup
-// is empty, detaches the programs at the root and removes the run's cgroups.
-// The keeper calls it from within the agent cgroup, which this process leaves.
-func Release(ctx context.Context, cgroups, id string) error { return nil }
+// is empty, and only then detaches the programs at the root and removes the run's
+// cgroups. Whoever calls it may be in the agent cgroup and then leaves it; others
+// there (the agent, which is about to end) are waited for.
+//
+// Errors: with ctx ended before the cgroups are empty, the guard is still whole.
+func Release(ctx context.Context, cgroups, id string) error {
+	root, err := findRoot(cgroups)
+	if err != nil {
+		return err
+	}
+	p := placeOf(root, id)
+	if err := kill(ctx, p.command); err != nil {
+		return fmt.Errorf("release run %s: %w", id, err)
+	}
+	if err := leave(p); err != nil {
+		return err
+	}
+	if err := waitEmpty(ctx, p.agent); err != nil {
+		return fmt.Errorf("release run %s: %w", id, err)
+	}
+	// Last, as the command's cgroup tells whose the programs are.
+	if err := detachRoot(p); err != nil {
+		return err
+	}
+	return p.remove()
+}
+
+// leave moves this process out of the agent cgroup, if it is there.
+func leave(p place) error {
+	pids, err := processes(p.agent)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(pids, os.Getpid()) {
+		return nil
+	}
+	return enter(p.root)
+}
 
 // Cleared is a dead run that was removed.
 type Cleared struct {
@@ -17,7 +57,58 @@ type Cleared struct {
 	Killed int // processes of its command that still ran
 }
 
-// Clear releases the runs whose agent and keeper are gone.
+// Clear releases the runs whose agent and keeper are gone: none of their
+// processes is in the agent cgroup.
 func Clear(ctx context.Context, cgroups string, log logrus.FieldLogger) ([]Cleared, error) {
-	return nil, nil
+	root, err := findRoot(cgroups)
+	if err != nil {
+		return nil, err
+	}
+	dirs, err := os.ReadDir(root)
+	if err != nil {
+		return nil, err
+	}
+	var cleared []Cleared
+	var errs []error
+	for _, d := range dirs {
+		id, ours := strings.CutPrefix(d.Name(), prefix)
+		if !ours || !d.IsDir() {
+			continue
+		}
+		p := placeOf(root, id)
+		if alive, err := populated(p.agent); err != nil || alive {
+			errs = append(errs, err)
+			continue
+		}
+		killed, err := processes(p.command)
+		if err == nil {
+			err = Release(ctx, root, id)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		cleared = append(cleared, Cleared{ID: id, Killed: len(killed)})
+		log.WithField("run", id).WithField("killed", len(killed)).Warn("Cleared a run that nobody had ended")
+	}
+	errs = append(errs, detachOrphans(root))
+	return cleared, errors.Join(errs...)
+}
+
+// detachOrphans detaches from the root what belongs to no cgroup any more.
+func detachOrphans(root string) error {
+	return detachWhere(root, func(command uint64) bool {
+		dirs, err := os.ReadDir(root)
+		if err != nil {
+			return false
+		}
+		return !slices.ContainsFunc(dirs, func(d os.DirEntry) bool {
+			id, ours := strings.CutPrefix(d.Name(), prefix)
+			if !ours {
+				return false
+			}
+			got, err := cgroupID(placeOf(root, id).command)
+			return err == nil && got == command
+		})
+	})
 }

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+
+/* The origin record and its way from the connecting socket to the accepted. */
+#ifndef POSTERN_ORIGIN_H
+#define POSTERN_ORIGIN_H
+
+#include "guards.h"
+
+/* Where a connection wanted to go, and who opened it. */
+struct origin {
+	struct address addr; /* as dialled; v4 is v4-mapped */
+	__u64 netns;         /* cookie of the socket's network namespace */
+	__u64 cgroup;        /* of the task that connected */
+	__u64 command;       /* its ancestor at COMMAND_LEVEL */
+	__u64 cookie;        /* of the connecting socket */
+	__u64 started;       /* the process: CLOCK_BOOTTIME, ns */
+	__u64 exe_inode;     /* the file that it runs */
+	__u32 exe_dev;       /* as the kernel has it: major << 20 | minor */
+	__u32 pid;           /* thread */
+	__u32 tgid;          /* process */
+	__u32 uid;
+	__u32 gid;
+	__be16 port;
+	__u16 pad;
+	__u8 comm[16];
+};
+
+/* Connecting socket -> its origin. SK_STORAGE: written by connect, read by
+ * getpeername, egress and sockops; goes with the socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct origin);
+} client SEC(".maps");
+
+/* Accepted socket -> the origin of its connection. SK_STORAGE: written by
+ * sockops, read by the agent by descriptor; goes with the socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct origin);
+} accepted SEC(".maps");
+
+/* The connecting end as both ends see it. The other end is the listener, and the
+ * kernel has a connection between two ends of a namespace only once. */
+struct tuple {
+	__u64 netns;
+	struct address addr;
+	__u32 port; /* host order */
+	__u32 pad;
+};
+
+/* A connection on its way: tuple -> origin. Written by sockops at TCP connect,
+ * moved to the accepted socket and deleted at passive establish, deleted when
+ * the connecting socket closes. HASH, one a run, so that one command cannot
+ * starve another; as large as the agent says. Full: connect refuses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct tuple);
+	__type(value, struct origin);
+} tuples SEC(".maps");
+
+static ALWAYS_INLINE void who(struct origin *o)
+{
+	struct task_struct *task = bpf_get_current_task();
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u64 uid_gid = bpf_get_current_uid_gid();
+	struct task_struct *leader = NULL;
+	struct mm_struct *mm = NULL;
+	struct file *file = NULL;
+	struct inode *inode = NULL;
+	struct super_block *super = NULL;
+	unsigned long ino = 0;
+
+	o->cgroup = bpf_get_current_cgroup_id();
+	o->command = bpf_get_current_ancestor_cgroup_id(COMMAND_LEVEL);
+	o->pid = pid_tgid;
+	o->tgid = pid_tgid >> 32;
+	o->uid = uid_gid;
+	o->gid = uid_gid >> 32;
+	bpf_get_current_comm(o->comm, sizeof(o->comm));
+
+	CORE_READ(&leader, &task->group_leader);
+	CORE_READ(&o->started, &leader->start_boottime);
+	CORE_READ(&mm, &task->mm);
+	CORE_READ(&file, &mm->exe_file);
+	CORE_READ(&inode, &file->f_inode);
+	CORE_READ(&ino, &inode->i_ino);
+	CORE_READ(&super, &inode->i_sb);
+	CORE_READ(&o->exe_dev, &super->s_dev);
+	o->exe_inode = ino;
+}
+
+/* A place for one more in tuples, found by taking and giving it back: connect
+ * can refuse, sockops cannot. A place lost in between costs the connection its
+ * record, and the agent closes it. */
+static ALWAYS_INLINE bool has_room(const struct origin *o)
+{
+	struct tuple probe = { .netns = o->netns, .addr.word[0] = (__u32)o->cookie,
+			       .addr.word[1] = o->cookie >> 32 };
+
+	if (bpf_map_update_elem(&tuples, &probe, o, BPF_ANY))
+		return false;
+	bpf_map_delete_elem(&tuples, &probe);
+	return true;
+}
+
+static ALWAYS_INLINE struct tuple local_end(struct bpf_sock_ops *op, bool v4)
+{
+	struct tuple t = { .netns = bpf_get_netns_cookie(op), .port = op->local_port };
+
+	if (v4) {
+		t.addr = mapped(op->local_ip4);
+		return t;
+	}
+	t.addr.word[0] = word(&op->local_ip6[0]);
+	t.addr.word[1] = word(&op->local_ip6[1]);
+	t.addr.word[2] = word(&op->local_ip6[2]);
+	t.addr.word[3] = word(&op->local_ip6[3]);
+	return t;
+}
+
+static ALWAYS_INLINE struct tuple remote_end(struct bpf_sock_ops *op)
+{
+	struct tuple t = { .netns = bpf_get_netns_cookie(op), .port = ntohl(op->remote_port) };
+
+	if (op->family == AF_INET) {
+		t.addr = mapped(op->remote_ip4);
+		return t;
+	}
+	t.addr.word[0] = word(&op->remote_ip6[0]);
+	t.addr.word[1] = word(&op->remote_ip6[1]);
+	t.addr.word[2] = word(&op->remote_ip6[2]);
+	t.addr.word[3] = word(&op->remote_ip6[3]);
+	return t;
+}
+
+/* Before the SYN leaves. */
+static ALWAYS_INLINE void publish(struct bpf_sock_ops *op, struct bpf_sock *sk)
+{
+	struct origin *o = bpf_sk_storage_get(&client, sk, NULL, 0);
+	struct tuple t;
+
+	if (!o)
+		return;
+	t = local_end(op, is_mapped(&o->addr));
+	bpf_map_update_elem(&tuples, &t, o, BPF_ANY);
+	bpf_sock_ops_cb_flags_set(op, op->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* Before accept returns: the kernel holds the new socket's lock. */
+static ALWAYS_INLINE void receive(struct bpf_sock_ops *op, struct bpf_sock *sk)
+{
+	struct tuple t = remote_end(op);
+	struct origin *o = bpf_map_lookup_elem(&tuples, &t);
+
+	if (!o)
+		return;
+	bpf_sk_storage_get(&accepted, sk, o, BPF_SK_STORAGE_GET_F_CREATE);
+	bpf_map_delete_elem(&tuples, &t);
+}
+
+/* A connect that was refused, or given up, must not lend its record to whoever
+ * uses the port next. */
+static ALWAYS_INLINE void forget(struct bpf_sock_ops *op, struct bpf_sock *sk)
+{
+	struct origin *o = bpf_sk_storage_get(&client, sk, NULL, 0), *published;
+	struct tuple t;
+
+	if (!o)
+		return;
+	t = local_end(op, is_mapped(&o->addr));
+	published = bpf_map_lookup_elem(&tuples, &t);
+	if (published && published->cookie == o->cookie)
+		bpf_map_delete_elem(&tuples, &t);
+}
+
+#endif

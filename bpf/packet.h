@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+
+/* Where a packet goes, read to the end or not at all. */
+#ifndef POSTERN_PACKET_H
+#define POSTERN_PACKET_H
+
+#include "guards.h"
+
+enum packet {
+	PACKET_PORTS,   /* TCP or UDP: destination and port are known */
+	PACKET_OTHER,   /* another protocol: it has no ports */
+	PACKET_OPAQUE,  /* where it ends up cannot be told */
+};
+
+struct destination {
+	struct address addr;
+	__be16 port;
+};
+
+/* RFC 791 section 3.1. */
+struct ipv4 {
+	__u8 version_ihl;
+	__u8 tos;
+	__be16 length;
+	__be16 id;
+	__be16 fragment; /* flags and offset */
+	__u8 ttl;
+	__u8 protocol;
+	__be16 checksum;
+	__be32 source;
+	__be32 destination;
+};
+
+enum { IPV4_OFFSET_MASK = 0x1fff, IPV4_MORE = 0x2000 };
+
+/* RFC 8200 section 3. */
+struct ipv6 {
+	__be32 version_class_flow;
+	__be16 length;
+	__u8 next;
+	__u8 hops;
+	struct address source;
+	struct address destination;
+};
+
+/* RFC 8200 section 4: what all extension headers but the fragment header begin
+ * with. */
+struct extension {
+	__u8 next;
+	__u8 length;   /* in 8 octets beyond the first 8; AH: 4 octets, minus 2 */
+	__u8 type;     /* routing header */
+	__u8 segments; /* routing header: left to visit */
+};
+
+/* More than any stack sends; a packet with more is opaque. */
+enum { MAX_EXTENSIONS = 8 };
+
+static ALWAYS_INLINE enum packet read_ports(struct __sk_buff *skb, __u32 offset, __u8 protocol,
+					    struct destination *d)
+{
+	__be16 ports[2];
+
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return PACKET_OTHER;
+	if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
+		return PACKET_OPAQUE;
+	d->port = ports[1];
+	return PACKET_PORTS;
+}
+
+/* The hook comes before the kernel cuts a packet into fragments: only a raw
+ * socket brings one here, and only to hide its ports. A source route
+ * (RFC 791 section 3.1) hides the destination. */
+static ALWAYS_INLINE enum packet read_ipv4(struct __sk_buff *skb, struct destination *d)
+{
+	struct ipv4 ip;
+
+	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)))
+		return PACKET_OPAQUE;
+	d->addr = mapped(ip.destination);
+	if (ip.fragment & htons(IPV4_OFFSET_MASK | IPV4_MORE))
+		return PACKET_OPAQUE;
+	if (ip.version_ihl == 0x45)
+		return read_ports(skb, sizeof(ip), ip.protocol, d);
+	if (ip.protocol == IPPROTO_TCP || ip.protocol == IPPROTO_UDP)
+		return PACKET_OPAQUE;
+	return PACKET_OTHER;
+}
+
+static ALWAYS_INLINE enum packet read_ipv6(struct __sk_buff *skb, struct destination *d)
+{
+	__u32 offset = sizeof(struct ipv6);
+	struct extension ext;
+	struct ipv6 ip;
+	__u8 next;
+	int i;
+
+	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)))
+		return PACKET_OPAQUE;
+	d->addr = ip.destination;
+	next = ip.next;
+	for (i = 0; i < MAX_EXTENSIONS; i++) {
+		if (next == IPPROTO_FRAGMENT)
+			return PACKET_OPAQUE;
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS &&
+		    next != IPPROTO_ROUTING && next != IPPROTO_AH)
+			return read_ports(skb, offset, next, d);
+		if (bpf_skb_load_bytes(skb, offset, &ext, sizeof(ext)))
+			return PACKET_OPAQUE;
+		if (next == IPPROTO_ROUTING && ext.segments)
+			return PACKET_OPAQUE; /* the last segment is the destination */
+		offset += next == IPPROTO_AH ? (ext.length + 2) * 4 : (ext.length + 1) * 8;
+		next = ext.next;
+	}
+	return PACKET_OPAQUE;
+}
+
+static ALWAYS_INLINE enum packet read_packet(struct __sk_buff *skb, struct destination *d)
+{
+	__u8 version = 0;
+
+	if (bpf_skb_load_bytes(skb, 0, &version, sizeof(version)))
+		return PACKET_OPAQUE;
+	if (version >> 4 == 4)
+		return read_ipv4(skb, d);
+	if (version >> 4 == 6)
+		return read_ipv6(skb, d);
+	return PACKET_OPAQUE;
+}
+
+#endif

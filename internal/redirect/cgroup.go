@@ -1,0 +1,199 @@
+package redirect
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// prefix begins the name of every run's cgroup.
+const prefix = "postern-"
+
+// place is where a run's cgroups are.
+type place struct {
+	id                        string
+	root, run, agent, command string
+}
+
+func placeOf(root, id string) place {
+	run := filepath.Join(root, prefix+id)
+	return place{
+		id:      id,
+		root:    root,
+		run:     run,
+		agent:   filepath.Join(run, "agent"),
+		command: filepath.Join(run, "command"),
+	}
+}
+
+// findRoot finds where the cgroup v2 hierarchy is mounted, and that it is all of
+// it: programs at the root of a cgroup namespace would not see other processes.
+func findRoot(mounted string) (string, error) {
+	if mounted == "" {
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			return "", err
+		}
+		if mounted = cgroupMount(mounts); mounted == "" {
+			return "", errors.New("no cgroup v2 hierarchy is mounted: mount -t cgroup2 none /sys/fs/cgroup")
+		}
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(mounted, &st); err != nil {
+		return "", fmt.Errorf("statfs %s: %w", mounted, err)
+	}
+	if st.Type != unix.CGROUP2_SUPER_MAGIC {
+		return "", fmt.Errorf("%s is not a cgroup v2 hierarchy", mounted)
+	}
+	// Only the real root has no cgroup.events.
+	_, err := os.Stat(filepath.Join(mounted, "cgroup.events"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s is not the root of the cgroup v2 hierarchy", mounted)
+	}
+	return mounted, nil
+}
+
+// cgroupMount finds the first cgroup v2 mount in /proc/<pid>/mountinfo.
+//
+// Source: proc_pid_mountinfo(5): optional fields end at " - ", the type follows;
+// field 5 is the mount point, with space, tab, newline and backslash in octal.
+func cgroupMount(mountinfo []byte) string {
+	lines := bufio.NewScanner(bytes.NewReader(mountinfo))
+	for lines.Scan() {
+		before, after, _ := strings.Cut(lines.Text(), " - ")
+		fields := strings.Fields(before)
+		if strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 {
+			return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[4])
+		}
+	}
+	return ""
+}
+
+// make makes the cgroups and moves this process into the agent's, from when on
+// the run counts as alive.
+func (p place) make() error {
+	if err := os.Mkdir(p.run, 0o755); err != nil {
+		return err
+	}
+	// Another process's Clear may take the run for a dead one, as it is empty.
+	for try := 0; ; try++ {
+		err := p.join()
+		if err == nil {
+			break
+		}
+		if try == 9 || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+			return errors.Join(err, p.abandon())
+		}
+	}
+	if err := os.Mkdir(p.command, 0o755); err != nil {
+		return errors.Join(err, p.abandon())
+	}
+	return nil
+}
+
+func (p place) join() error {
+	for _, dir := range []string{p.run, p.agent} {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return enter(p.agent)
+}
+
+// abandon undoes make.
+func (p place) abandon() error {
+	return errors.Join(enter(p.root), detachRoot(p), p.remove())
+}
+
+// remove removes the run's cgroups, which are empty.
+func (p place) remove() error {
+	var errs []error
+	for _, dir := range []string{p.command, p.agent, p.run} {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// enter moves this process, with all its threads, into a cgroup.
+func enter(dir string) error {
+	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0)
+}
+
+// cgroupID is the id that programs see: the inode of the directory.
+func cgroupID(dir string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0, fmt.Errorf("stat %s: %w", dir, err)
+	}
+	return st.Ino, nil
+}
+
+// populated tells whether a process lives in the cgroup or below it. A cgroup
+// that is not there has none.
+func populated(dir string) (bool, error) {
+	events, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return bytes.Contains(events, []byte("populated 1")), nil
+}
+
+// processes lists who is in the cgroup.
+func processes(dir string) ([]int, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for field := range strings.FieldsSeq(string(text)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", dir, err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+// kill kills all in the cgroup and waits until it is empty.
+func kill(ctx context.Context, dir string) error {
+	err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return waitEmpty(ctx, dir)
+}
+
+func waitEmpty(ctx context.Context, dir string) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		alive, err := populated(dir)
+		if err != nil || !alive {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s is empty: %w", dir, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,233 @@
+package redirect
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"postern.dev/postern/testenv"
+)
+
+// nobody is the user that commands run as.
+const nobody = 65534
+
+// The world's addresses: the command's side of the veth pair, the database's,
+// and one more of the database's machine where nothing listens on the port.
+var (
+	here4  = netip.MustParseAddr("10.78.0.1")
+	here6  = netip.MustParseAddr("fd78::1")
+	db4    = netip.MustParseAddrPort("10.78.0.2:5432")
+	db6    = netip.MustParseAddrPort("[fd78::2]:5432")
+	other4 = netip.MustParseAddrPort("10.78.0.2:7777")
+	quiet4 = netip.MustParseAddrPort("10.78.0.3:5432")
+)
+
+// Replies of the two servers.
+const (
+	directReply  = "direct"
+	proxiedReply = "proxied "
+)
+
+// world is a guarded command's surroundings: a namespace where it and the
+// listener live, and one with a database, joined by a veth pair.
+type world struct {
+	run       *Run
+	id        string
+	command   *testenv.Cgroup
+	here, db  *testenv.Netns
+	listeners []net.Listener
+	direct    atomic.Int64 // connections and datagrams that reached the database
+	noOrigin  atomic.Int64 // connections at the listener without a record
+	sniffer   *sniffer
+}
+
+var runs atomic.Int64
+
+func newRunID() string { return fmt.Sprintf("test-%d-%d", os.Getpid(), runs.Add(1)) }
+
+func quietLog() logrus.FieldLogger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return log
+}
+
+// postgresGuards are what `postern run` guards for one PostgreSQL Target: its
+// addresses, and the port everywhere.
+func postgresGuards() Guarded {
+	return Guarded{Guards: []Guard{
+		{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Port: db4.Port()},
+		{Prefix: netip.MustParsePrefix("::/0"), Port: db6.Port()},
+		{Prefix: netip.PrefixFrom(db4.Addr(), 32), Port: db4.Port(), Target: true},
+		{Prefix: netip.PrefixFrom(db6.Addr(), 128), Port: db6.Port(), Target: true},
+	}}
+}
+
+// newWorld makes a world and guards a command in it.
+func newWorld(t *testing.T, o Options) *world {
+	t.Helper()
+	w := newUnguardedWorld(t)
+	w.guard(t, o)
+	if err := w.run.Set(postgresGuards()); err != nil {
+		t.Fatal(err)
+	}
+	w.serve(t)
+	return w
+}
+
+func newUnguardedWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{here: testenv.NewNetns(t), db: testenv.NewNetns(t)}
+	w.here.Connect(t, w.db,
+		[]netip.Prefix{netip.PrefixFrom(here4, 24), netip.PrefixFrom(here6, 64)},
+		[]netip.Prefix{netip.PrefixFrom(db4.Addr(), 24), netip.PrefixFrom(quiet4.Addr(), 24), netip.PrefixFrom(db6.Addr(), 64)})
+	w.serveDatabase(t)
+	return w
+}
+
+// guard starts a run and opens its listeners in the world.
+func (w *world) guard(t *testing.T, o Options) {
+	t.Helper()
+	testenv.Need(t, os.Geteuid() == 0, "root")
+	w.id = newRunID()
+	o.ID, o.UID, o.Log = w.id, nobody, quietLog()
+	run, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.run = run
+	t.Cleanup(func() { w.release(t) })
+	w.command = testenv.OpenCgroup(t, run.place.command)
+	if err := w.here.Do(func() error { w.listeners, err = run.Listen(); return err }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) release(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := errors.Join(w.run.Close(), Release(ctx, "", w.id)); err != nil {
+		t.Errorf("release: %v", err)
+	}
+}
+
+// serve answers at the listeners with where the connection wanted to go.
+func (w *world) serve(t *testing.T) {
+	for _, l := range w.listeners {
+		t.Cleanup(func() { l.Close() })
+		go accept(l, w.answer)
+	}
+}
+
+func (w *world) answer(c net.Conn) {
+	defer c.Close()
+	o, err := w.run.Origin(c)
+	if err != nil {
+		w.noOrigin.Add(1)
+		return
+	}
+	fmt.Fprintf(c, "%s%v %d %d", proxiedReply, o.Dialled, o.PID, o.UID)
+}
+
+// serveDatabase counts and answers what arrives at the real addresses.
+func (w *world) serveDatabase(t *testing.T) {
+	t.Helper()
+	err := w.db.Do(func() error {
+		for _, a := range []netip.AddrPort{db4, db6, other4} {
+			l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { l.Close() })
+			go accept(l, func(c net.Conn) {
+				defer c.Close()
+				if a != other4 {
+					w.direct.Add(1)
+				}
+				io.WriteString(c, directReply)
+			})
+			u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { u.Close() })
+			go w.echo(u, a)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sniffer = newSniffer(t, w)
+}
+
+func (w *world) echo(u *net.UDPConn, at netip.AddrPort) {
+	buf := make([]byte, 512)
+	for {
+		_, from, err := u.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		if at != other4 {
+			w.direct.Add(1)
+		}
+		u.WriteToUDPAddrPort([]byte(directReply), from)
+	}
+}
+
+func accept(l net.Listener, serve func(net.Conn)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go serve(c)
+	}
+}
+
+// capabilities of a workload, beside uid nobody.
+type capabilities struct {
+	name string
+	caps []uintptr
+}
+
+// workload is a command that runs one of [workloads] in a cgroup.
+func (w *world) workload(cgroup *testenv.Cgroup, name string, c capabilities) *exec.Cmd {
+	cmd := cgroup.Command("/proc/self/exe")
+	cmd.Env = []string{
+		asWorkload + "=" + name,
+		"POSTERN_TEST_LISTENER=" + strconv.Itoa(int(portOf(w.listeners[0]))),
+	}
+	cmd.Dir = "/"
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	cmd.SysProcAttr.AmbientCaps = c.caps
+	return cmd
+}
+
+// play runs a workload to its end and answers what it printed.
+func (w *world) play(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := w.here.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("workload: %v: %s", err, out.String())
+	}
+	return strings.TrimSpace(out.String())
+}
