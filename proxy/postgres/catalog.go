@@ -117,12 +117,25 @@ func (c *catalog) fresh(a *answer, notBefore time.Time) bool {
 	return a != nil && a.generation == c.generation.Load() && !a.asked.Before(notBefore)
 }
 
-// ask gives the snapshot that was there before when the epoch is still its own, else a new one.
-func (c *catalog) ask(ctx context.Context, before *answer) (s *snapshot, err error) {
+// ask puts the question, a second time on a new connection where an old one has
+// failed: a server or a firewall may have ended it long ago. The caller holds the token.
+func (c *catalog) ask(ctx context.Context, before *answer) (*snapshot, error) {
+	old := c.conn != nil
+	s, err := c.askOnce(ctx, before)
+	if err != nil && old && ctx.Err() == nil {
+		s, err = c.askOnce(ctx, before)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errCatalog, err)
+	}
+	return s, nil
+}
+
+// askOnce gives the snapshot that was there before when the epoch is still its own, else a new one.
+func (c *catalog) askOnce(ctx context.Context, before *answer) (s *snapshot, err error) {
 	defer func() {
 		if err != nil {
-			c.hangUp() // in a transaction, or in the middle of a result
-			err = fmt.Errorf("%w: %w", errCatalog, err)
+			c.hangUp() // it may be in a transaction, or in the middle of a result
 		}
 	}()
 	if err := c.call(ctx); err != nil {

@@ -123,23 +123,3 @@ func (s *snapshot) objectTo(st *sql.Statement) (o *objection, unknown bool) {
 	}
 	return nil, false
 }
-
-// silent tells the built-in functions that change something but answer with
-// nothing out of any table.
-func silent(f sql.Function) bool {
-	if f.Schema != "" && f.Schema != "pg_catalog" {
-		return false
-	}
-	switch f.Name {
-	case "nextval", "setval", "currval", "lastval", "set_config", "setseed", "pg_notify", "pg_sleep", "pg_sleep_for", "pg_sleep_until",
-		"pg_cancel_backend", "pg_terminate_backend",
-		"pg_advisory_lock", "pg_advisory_lock_shared", "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all",
-		"pg_advisory_xact_lock", "pg_advisory_xact_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared",
-		"pg_try_advisory_xact_lock", "pg_try_advisory_xact_lock_shared":
-		return true
-	}
-	return false
-}
-
-// opaque tells the built-in functions whose answer can hold values out of a table that is no argument of theirs.
-func opaque(name string) bool { return false }

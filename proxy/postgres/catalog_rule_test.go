@@ -11,7 +11,9 @@ func TestReadAction(t *testing.T) {
 		return "{TARGETENTRY :expr " + expr + " :resno 1 :resname " + name + " :ressortgroupref 0 " + origin + " :resjunk " + junk + "}"
 	}
 	from := func(table, column string) string { return ":resorigtbl " + table + " :resorigcol " + column }
-	query := func(rest string) string { return "({QUERY :commandType 1 :rtable ({RTE :alias <> :relid 16384}) " + rest + "})" }
+	query := func(rest string) string {
+		return "({QUERY :commandType 1 :rtable ({RTE :alias <> :relid 16384}) " + rest + "})"
+	}
 	tests := []struct {
 		name    string
 		action  string
