@@ -1,0 +1,43 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+
+	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/identity"
+	"postern.dev/postern/internal/policy"
+)
+
+// Origin is where a connection wanted to go, and the process that opened it, as
+// the kernel recorded both.
+type Origin struct {
+	Dialled  netip.AddrPort // never a v4-mapped address
+	Workload audit.Workload // not proven beyond what the kernel saw
+}
+
+// Origins tells the origin of an accepted connection.
+type Origins interface {
+	// Origin fails for a connection that no program led here; it must be closed.
+	Origin(net.Conn) (Origin, error)
+}
+
+// Identifier proves who opened a connection.
+type Identifier interface {
+	// Identify fails with an [*identity.Error], whose message may be shown.
+	Identify(context.Context, Origin) (identity.Identity, error)
+}
+
+// Destination is the server that a connection goes to.
+type Destination struct {
+	Target  *policy.Target
+	Host    string         // the name that the Target gives it, or the address
+	Address netip.AddrPort // the one to dial
+}
+
+// Targets tells which Target an address belongs to.
+type Targets interface {
+	// Lookup answers false for an address that belongs to no Target.
+	Lookup(context.Context, netip.AddrPort) (Destination, bool)
+}

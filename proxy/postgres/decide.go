@@ -1,0 +1,248 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/metrics"
+	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/internal/sql"
+)
+
+// maxJudgementAge is how long a decision holds for the same text: conditions may ask for the time.
+const maxJudgementAge = time.Second
+
+// judgement is what was decided about a statement, by one view of the policies
+// and one state of the catalog. It does not change.
+type judgement struct {
+	view     *policy.View
+	snapshot *snapshot // nil where the Target has no sensitive columns
+	made     time.Time
+	request  audit.Request
+	decision audit.Decision
+	action   metrics.Action
+	denied   string // why, for the client; "" when it may run
+	held     bool   // its reply waits for the record
+	defines  bool   // it may change what is in the catalog
+}
+
+// functionCall is what a FunctionCall message amounts to: its function is known by a number alone.
+const functionCall = "FUNCTION-CALL"
+
+// judge decides what a statement may do now. What it decided for the same
+// statement before holds as long as what it was decided by.
+func (s *session) judge(ctx context.Context, st *statement) (*judgement, error) {
+	if err := s.refreshView(); err != nil {
+		return nil, err
+	}
+	var current *snapshot
+	if s.catalog != nil {
+		var err error
+		if current, err = s.catalog.snapshot(ctx); err != nil {
+			return nil, catalogRefusal(err)
+		}
+	}
+	j := st.last
+	if j != nil && !st.named && j.view == s.view && j.snapshot == current && time.Since(j.made) < maxJudgementAge {
+		return j, nil
+	}
+	carried, err := s.carried(st.script.Statements)
+	if err != nil {
+		return nil, err
+	}
+	j, err = s.decide(ctx, st.script, carried)
+	if err != nil {
+		return nil, err
+	}
+	st.last = j
+	return j, nil
+}
+
+// decide asks the policies, and the catalog, about statements; carried are those
+// that they run by name.
+func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql.Statement) (*judgement, error) {
+	statements := append(slices.Clip(script.Statements), carried...)
+	j := &judgement{view: s.view, made: time.Now(), action: metrics.Allow, request: describe(statements)}
+	asked := policy.Request{Database: s.database, User: s.access.login.User, Now: j.made}
+	for _, st := range statements {
+		asked.Statements = append(asked.Statements, policyStatement(st))
+	}
+	answer := s.view.Decide(asked)
+	j.decision = audit.Decision{Action: answer.Action.String(), Policy: answer.Policy, Rule: answer.Rule, Reason: answer.Reason, Hash: s.view.Hash()}
+	for _, would := range answer.Would {
+		j.decision.Would = append(j.decision.Would, audit.Verdict{
+			Action: would.Action.String(), Policy: would.Policy, Rule: would.Rule, Reason: would.Reason,
+		})
+		if would.Action == policy.Deny {
+			j.action = metrics.WouldDeny
+		}
+	}
+	j.held = s.holds(statements, nil)
+	j.defines = slices.ContainsFunc(statements, func(st *sql.Statement) bool { return slices.Contains(st.Words, sql.DDL) })
+	if answer.Action != policy.Allow {
+		j.deny(explain(answer))
+	} else if err := s.object(ctx, j, statements); err != nil {
+		return nil, err
+	}
+	s.recordText(j, script)
+	return j, nil
+}
+
+// object refuses what masks do not cover, and what changes how statements are read.
+func (s *session) object(ctx context.Context, j *judgement, statements []*sql.Statement) error {
+	for _, st := range statements {
+		for _, setting := range st.Settings {
+			if err := settable(setting); err != nil {
+				j.deny(err.Error())
+				j.decision.Reason = err.Error()
+				return nil
+			}
+		}
+	}
+	if s.catalog == nil {
+		return nil
+	}
+	snapshot, objection, err := s.catalog.judge(ctx, statements)
+	if err != nil {
+		return catalogRefusal(err)
+	}
+	j.snapshot = snapshot
+	if objection != nil {
+		j.deny(objection.Error())
+		j.decision.Reason = objection.Error()
+		j.decision.Policy, j.decision.Rule = "", ""
+	}
+	j.held = s.holds(statements, snapshot)
+	return nil
+}
+
+func (j *judgement) deny(why string) {
+	j.decision.Action, j.action, j.denied = policy.Deny.String(), metrics.Deny, why
+}
+
+// explain says why a policy refuses, in one line.
+func explain(d policy.Decision) string {
+	var by strings.Builder
+	by.WriteString("denied")
+	if d.Policy != "" {
+		by.WriteString(" by policy " + d.Policy)
+	}
+	if d.Rule != "" {
+		by.WriteString(", rule " + d.Rule)
+	}
+	return by.String() + ": " + d.Reason
+}
+
+// holds tells whether the record must be durable before the reply is released.
+func (s *session) holds(statements []*sql.Statement, snapshot *snapshot) bool {
+	switch s.view.Durability() {
+	case policy.Relaxed:
+		return false
+	case policy.Strict, policy.Reply:
+		return true
+	}
+	for _, st := range statements {
+		for _, word := range st.Words {
+			if word != sql.Select && word != sql.Session {
+				return true
+			}
+		}
+		for _, f := range st.Functions {
+			if !f.Builtin {
+				return true
+			}
+		}
+		for _, r := range st.Relations {
+			if snapshot != nil && len(snapshot.sensitive(r.Schema, r.Name)) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// settable is reads for a SET. What is no constant cannot be judged.
+func settable(set sql.Setting) error {
+	name := set.Name
+	if name == "" {
+		return errors.New("a parameter is set whose name is no constant")
+	}
+	if name != "standard_conforming_strings" && name != "client_encoding" {
+		return nil
+	}
+	if !set.Constant {
+		return errors.New(name + " is set to what is no constant")
+	}
+	var refusal *refusal
+	if len(set.Values) == 1 && errors.As(reads(name, set.Values[0]), &refusal) {
+		return errors.New(strings.TrimPrefix(refusal.message, "postern: "))
+	}
+	return nil // RESET: the value that the session was let in with
+}
+
+// catalogRefusal ends a session whose sensitive columns cannot be told.
+func catalogRefusal(err error) error {
+	return refused(metrics.Upstream, stateCannotConnect, "the server does not tell which columns are sensitive").because(err)
+}
+
+// carried are the statements that EXECUTE and FETCH run, by the names that
+// they have when the server comes to them.
+func (s *session) carried(statements []*sql.Statement) ([]*sql.Statement, error) {
+	var carried []*sql.Statement
+	local := newNames() // what earlier statements of the same text prepare
+	for _, st := range statements {
+		switch st.Kind {
+		case sql.Prepare:
+			local.statements[st.Name] = &statement{script: &sql.Script{Statements: []*sql.Statement{st.Inner}}}
+		case sql.Declare:
+			local.cursors[st.Name] = st
+		case sql.Execute:
+			found, err := s.lookupStatement(st.Name)
+			if err != nil {
+				return nil, err
+			}
+			if mine, ok := local.statements[st.Name]; ok {
+				found = mine
+			}
+			if found == nil {
+				carried = append(carried, unknown("EXECUTE of a name that nothing was prepared under"))
+				continue
+			}
+			carried = append(carried, found.script.Statements...)
+		case sql.Fetch:
+			found, err := s.lookupCursor(st.Name)
+			if err != nil {
+				return nil, err
+			}
+			if mine, ok := local.cursors[st.Name]; ok {
+				found = mine
+			}
+			switch {
+			case found != nil && found.Inner != nil:
+				carried = append(carried, found.Inner)
+			case s.catalog != nil:
+				carried = append(carried, unknown("FETCH from a cursor that was not declared here"))
+			}
+		}
+	}
+	return carried, nil
+}
+
+func unknown(why string) *sql.Statement {
+	return &sql.Statement{Words: []string{sql.Unknown}, Unknown: why}
+}
+
+func policyStatement(st *sql.Statement) policy.Statement {
+	p := policy.Statement{Words: st.Words, Unknown: st.Unknown, HasWhere: st.HasWhere, ReturnsRows: st.ReturnsRows}
+	for _, r := range st.Relations {
+		p.Relations = append(p.Relations, policy.Relation{Schema: r.Schema, Name: r.Name})
+	}
+	for _, f := range st.Functions {
+		p.Functions = append(p.Functions, policy.Function{Schema: f.Schema, Name: f.Name, Builtin: f.Builtin})
+	}
+	return p
+}

@@ -1,0 +1,134 @@
+package postgres
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/sirupsen/logrus"
+
+	"postern.dev/postern/internal/credential"
+	"postern.dev/postern/internal/metrics"
+	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/internal/sql"
+	"postern.dev/postern/internal/trust"
+	"postern.dev/postern/proxy"
+)
+
+// defaultMaxSessions is what one server is likely to take from everybody together.
+const defaultMaxSessions = 500
+
+// Credentials are the logins that policies name.
+type Credentials interface {
+	// Login reads the login in file as it is now.
+	Login(ctx context.Context, file string) (credential.Login, error)
+}
+
+// Config is what a [Handler] needs. All of it but MaxSessions is required.
+type Config struct {
+	Policy      func() *policy.Set // the one in force; a reload changes its answer
+	Targets     proxy.Targets
+	Identifier  proxy.Identifier
+	Credentials Credentials
+	Parser      *sql.Parser
+	CA          *trust.CA
+	Dial        func(context.Context, netip.AddrPort) (net.Conn, error)
+	Metrics     *metrics.Metrics
+	Log         logrus.FieldLogger
+	MaxSessions int // logged in, or on the way there; 500
+}
+
+// Handler serves PostgreSQL sessions.
+type Handler struct {
+	config   Config
+	pristine *pgconn.Config
+	cancels  cancels
+	sessions atomic.Int64
+
+	mu       sync.Mutex
+	catalogs map[catalogKey]*catalog
+}
+
+// catalogKey tells apart what can have different sensitive columns, or be read with different rights.
+type catalogKey struct {
+	target   *policy.Target
+	address  netip.AddrPort
+	database string
+	file     string // of the login
+}
+
+// New makes a handler.
+//
+// Errors: the agent's environment has PG* variables that cannot be read.
+func New(config Config) (*Handler, error) {
+	if config.MaxSessions == 0 {
+		config.MaxSessions = defaultMaxSessions
+	}
+	base, err := pristine()
+	if err != nil {
+		return nil, err
+	}
+	return &Handler{config: config, pristine: base, catalogs: make(map[catalogKey]*catalog)}, nil
+}
+
+// Serve carries one session to its end. It closes no connection but those it opened.
+func (h *Handler) Serve(ctx context.Context, conn *proxy.Session) error {
+	return newSession(h, conn).run(ctx)
+}
+
+// Close ends the connections of Postern's own. No session is served any more.
+func (h *Handler) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key, c := range h.catalogs {
+		c.close()
+		delete(h.catalogs, key)
+	}
+	return nil
+}
+
+// catalog gives the catalog of a database, which its sessions share. It is nil
+// where the Target has no sensitive columns.
+//
+// Shape: file is that of the login, read anew for each connection. Without one
+// the login is the client's own: the catalog is the session's, who has to close it.
+func (h *Handler) catalog(a access, file string) *catalog {
+	target := a.destination.Target
+	if !target.Sensitive().Any() {
+		return nil
+	}
+	a.parameters = map[string]string{"application_name": "postern"}
+	if file == "" {
+		return newCatalog(a.connect, target.Sensitive())
+	}
+	key := catalogKey{target, a.destination.Address, a.database, file}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c, ok := h.catalogs[key]; ok {
+		return c
+	}
+	h.forget(target)
+	c := newCatalog(func(ctx context.Context) (*pgconn.PgConn, error) {
+		own := a
+		var err error
+		if own.login, err = h.config.Credentials.Login(ctx, file); err != nil {
+			return nil, err
+		}
+		return own.connect(ctx)
+	}, target.Sensitive())
+	h.catalogs[key] = c
+	return c
+}
+
+// forget drops the catalogs of earlier versions of a Target; the sessions that
+// still hold one use it to their end.
+func (h *Handler) forget(target *policy.Target) {
+	for key := range h.catalogs {
+		if key.target != target && key.target.Name() == target.Name() {
+			delete(h.catalogs, key)
+		}
+	}
+}

@@ -1,0 +1,190 @@
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"postern.dev/postern/internal/credential"
+	"postern.dev/postern/internal/metrics"
+	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/proxy"
+)
+
+// pristine is a pgconn configuration that takes nothing from the environment but what it
+// could not do without: every field that a login uses is set in [access.config].
+//
+// Errors: PG* variables of the agent's own environment that pgconn cannot read.
+func pristine() (*pgconn.Config, error) {
+	config, err := pgconn.ParseConfig("host=localhost user=postern password=none database=none sslmode=disable")
+	if err != nil {
+		return nil, fmt.Errorf("read PG* variables of the environment, unset them: %w", err)
+	}
+	return config, nil
+}
+
+// access is how to log in at one database of a Target.
+type access struct {
+	pristine    *pgconn.Config
+	dial        func(context.Context, netip.AddrPort) (net.Conn, error)
+	destination proxy.Destination
+	login       credential.Login
+	database    string
+	parameters  map[string]string
+}
+
+// config is what pgconn logs in with. Where the server is not proven by TLS, it
+// has to prove itself by SCRAM, which shows an impostor nothing: no password is
+// sent in clear or as MD5 there.
+func (a access) config() (*pgconn.Config, error) {
+	target := a.destination.Target
+	tlsConfig, err := upstreamTLS(target, a.destination)
+	if err != nil {
+		return nil, err
+	}
+	c := a.pristine.Copy()
+	c.Host, c.Port = a.destination.Address.Addr().String(), a.destination.Address.Port()
+	c.User, c.Password, c.Database = a.login.User, a.login.Password, a.database
+	c.RuntimeParams = a.parameters
+	c.Fallbacks = nil
+	c.TLSConfig, c.SSLNegotiation, c.SSLCertMode = tlsConfig, "postgres", "disable"
+	c.ChannelBinding, c.RequireAuth = "prefer", ""
+	c.MinProtocolVersion, c.MaxProtocolVersion = "3.0", "3.0"
+	c.KerberosSrvName, c.KerberosSpn = "", ""
+	c.ValidateConnect, c.AfterConnect, c.OAuthTokenProvider = nil, nil, nil
+	c.ConnectTimeout = 0 // the context's
+	c.MaxProtocolMessageBodyLen = maxText
+	if target.Spec.TLS.Mode != policy.VerifyFull {
+		c.RequireAuth = "scram-sha-256"
+	}
+	c.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return a.dial(ctx, a.destination.Address) }
+	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+	return c, nil
+}
+
+// connect logs in. The caller hijacks or closes what it returns.
+func (a access) connect(ctx context.Context) (*pgconn.PgConn, error) {
+	config, err := a.config()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	return pgconn.ConnectConfig(ctx, config)
+}
+
+// upstreamTLS is how the server proves itself, nil where it does not.
+func upstreamTLS(target *policy.Target, to proxy.Destination) (*tls.Config, error) {
+	spec := target.Spec.TLS
+	switch spec.Mode {
+	case policy.Disable:
+		return nil, nil
+	case policy.Require:
+		return &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: target.ServerName(to.Address.Addr())}
+	if config.ServerName == "" {
+		return nil, errors.New("verify the server: the target gives no name for it")
+	}
+	if spec.CA == nil {
+		return config, nil
+	}
+	bundle, err := os.ReadFile(spec.CA.File)
+	if err != nil {
+		return nil, fmt.Errorf("read tls.ca: %w", err)
+	}
+	config.RootCAs = x509.NewCertPool()
+	if !config.RootCAs.AppendCertsFromPEM(bundle) {
+		return nil, fmt.Errorf("read tls.ca %s: no certificate in it", spec.CA.File)
+	}
+	return config, nil
+}
+
+// loginRefusal tells the client why it cannot be let in, in the words of
+// Postern: the server's could name hosts and roles.
+func loginRefusal(target string, err error) *refusal {
+	var answer *pgconn.PgError
+	var unproven *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &answer):
+		return serverRefusal(target, answer.Code).because(err)
+	case errors.As(err, &unproven):
+		return refused(metrics.Upstream, stateNoConnection,
+			"the server of target %s does not prove its name: check tls.serverName and tls.ca of the target", target).because(err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return refused(metrics.Upstream, stateNoConnection, "the server of target %s does not answer", target).because(err)
+	}
+	return refused(metrics.Upstream, stateNoConnection,
+		"no session with the server of target %s: it cannot be reached, or does not offer what the target demands of TLS and SCRAM", target).because(err)
+}
+
+func serverRefusal(target, state string) *refusal {
+	switch {
+	case state == "28P01" || state == "28000":
+		return refused(metrics.Upstream, stateNotAuthorized,
+			"the server of target %s refuses the credential: whoever runs Postern has to renew it", target)
+	case state == "3D000":
+		return refused(metrics.Upstream, state, "the server of target %s has no such database", target)
+	case state[:min(2, len(state))] == "57":
+		return refused(metrics.Upstream, stateCannotConnect, "the server of target %s is starting or stopping", target)
+	}
+	return refused(metrics.Upstream, state, "the server of target %s refuses the session (SQLSTATE %s)", target, state)
+}
+
+// greeting is what the client reads when it is in.
+//
+// Shape: the server's parameters are passed on as it sent them.
+//
+// Source: PostgreSQL 17 documentation, 53.2.1 Start-up.
+func appendGreeting(dst []byte, parameters []parameter, key cancelKey, status byte) []byte {
+	dst = append(dst, 'R', 0, 0, 0, 8, 0, 0, 0, 0)
+	for _, p := range parameters {
+		at := len(dst)
+		dst = append(dst, 'S', 0, 0, 0, 0)
+		dst = append(dst, p.name...)
+		dst = append(dst, 0)
+		dst = append(dst, p.value...)
+		dst = append(dst, 0)
+		dst = endMessage(dst, at)
+	}
+	at := len(dst)
+	dst = append(dst, 'K', 0, 0, 0, 0)
+	dst = append(dst, key[:]...)
+	dst = endMessage(dst, at)
+	return append(dst, 'Z', 0, 0, 0, 5, status)
+}
+
+// login is the phase that makes the upstream session; only then is the client told that it is in.
+func (s *session) login(ctx context.Context) (phase, error) {
+	began := time.Now()
+	pg, err := s.access.connect(ctx)
+	s.config.Metrics.LoggedIn(s.target.Name(), time.Since(began), err)
+	if err != nil {
+		return nil, loginRefusal(s.target.Name(), err)
+	}
+	if err := pg.SyncConn(ctx); err != nil {
+		pg.Close(ctx)
+		return nil, loginRefusal(s.target.Name(), err)
+	}
+	hijacked, err := pg.Hijack()
+	if err != nil {
+		return nil, loginRefusal(s.target.Name(), err)
+	}
+	s.upstream, s.pg = hijacked.Conn, pg
+	s.reported = sortedParameters(hijacked.ParameterStatuses)
+	for _, p := range s.reported {
+		if err := reads(p.name, p.value); err != nil {
+			return nil, err
+		}
+	}
+	s.status = hijacked.TxStatus
+	return s.greet, nil
+}

@@ -1,0 +1,237 @@
+package postgres
+
+import (
+	"errors"
+
+	"postern.dev/postern/internal/sql"
+)
+
+// Limits on what a session may make Postern remember.
+const (
+	maxStatements    = 10_000
+	maxPortals       = 10_000
+	maxRememberBytes = 64 << 20 // of their texts and recorded parameters
+	maxRecent        = 256      // texts whose decision is kept
+)
+
+// errTooMuch is a session that prepares more than Postern remembers for it.
+var errTooMuch = errors.New("too many prepared statements or portals")
+
+// statement is a text that was parsed. One text may bear several names.
+type statement struct {
+	text    string
+	script  *sql.Script
+	renames bool // running it gives names a meaning, or takes it away
+	named   bool // what it does depends on what names mean when it runs
+	last    *judgement
+}
+
+// portal is a statement with its parameters, ready to run.
+type portal struct {
+	statement  *statement // nil where its name meant nothing that Postern knows
+	parameters parameters
+	rows       rows
+}
+
+// names are what the server understands by the names of statements, portals and cursors,
+// as its replies told. Statements and cursors of SQL share them with the protocol's.
+//
+// Source: PostgreSQL 17 documentation, 53.2.3 Extended Query.
+type names struct {
+	statements map[string]*statement
+	portals    map[string]*portal
+	cursors    map[string]*sql.Statement
+	bytes      int
+}
+
+func newNames() names {
+	return names{
+		statements: make(map[string]*statement),
+		portals:    make(map[string]*portal),
+		cursors:    make(map[string]*sql.Statement),
+	}
+}
+
+// newStatement wraps a parsed text.
+func newStatement(text string, script *sql.Script) *statement {
+	st := &statement{text: text, script: script}
+	for _, s := range script.Statements {
+		switch s.Kind {
+		case sql.Prepare, sql.Deallocate, sql.Declare, sql.CloseCursor, sql.Discard:
+			st.renames = true
+		case sql.Execute, sql.Fetch:
+			st.named = true
+		}
+	}
+	return st
+}
+
+func (n *names) prepare(name string, st *statement) {
+	n.unprepare(name)
+	n.statements[name] = st
+	n.bytes += len(st.text)
+}
+
+func (n *names) unprepare(name string) {
+	if st, ok := n.statements[name]; ok {
+		n.bytes -= len(st.text)
+		delete(n.statements, name)
+	}
+}
+
+func (n *names) bind(name string, p *portal) {
+	n.closePortal(name)
+	n.portals[name] = p
+	n.bytes += p.parameters.bytes
+}
+
+func (n *names) closePortal(name string) {
+	if p, ok := n.portals[name]; ok {
+		n.bytes -= p.parameters.bytes
+		delete(n.portals, name)
+	}
+	delete(n.cursors, name)
+}
+
+// forget is Close.
+func (n *names) forget(name string, onPortal bool) {
+	if onPortal {
+		n.closePortal(name)
+		return
+	}
+	n.unprepare(name)
+}
+
+// endTransaction closes the portals. Cursors declared WITH HOLD live on.
+func (n *names) endTransaction() {
+	for name, p := range n.portals {
+		n.bytes -= p.parameters.bytes
+		delete(n.portals, name)
+	}
+}
+
+// simple is what a Query does to the unnamed statement and portal.
+func (n *names) simple() {
+	n.unprepare("")
+	n.closePortal("")
+}
+
+// ran says that statement i of st has run.
+func (n *names) ran(st *statement, i int) {
+	if i >= len(st.script.Statements) {
+		return
+	}
+	s := st.script.Statements[i]
+	switch s.Kind {
+	case sql.Prepare:
+		n.prepare(s.Name, prepared(st, s))
+	case sql.Declare:
+		n.closePortal(s.Name)
+		n.cursors[s.Name] = s
+	case sql.CloseCursor:
+		if s.Name == "" {
+			n.endTransaction()
+			clear(n.cursors)
+			return
+		}
+		n.closePortal(s.Name)
+	case sql.Deallocate:
+		if s.Name == "" {
+			n.deallocateAll()
+			return
+		}
+		n.unprepare(s.Name)
+	case sql.Discard:
+		n.deallocateAll()
+		n.endTransaction()
+		clear(n.cursors)
+	}
+}
+
+// prepared is what PREPARE gives its name to.
+func prepared(st *statement, s *sql.Statement) *statement {
+	script := *st.script
+	script.Statements = []*sql.Statement{s.Inner}
+	return newStatement(st.text, &script)
+}
+
+func (n *names) deallocateAll() {
+	for name := range n.statements {
+		n.unprepare(name)
+	}
+}
+
+// room tells whether a session may remember something more.
+func (n *names) room() error {
+	if len(n.statements) >= maxStatements || len(n.portals)+len(n.cursors) >= maxPortals || n.bytes > maxRememberBytes {
+		return errTooMuch
+	}
+	return nil
+}
+
+// statement tells what name will mean to the server when it reads the next
+// message, nil where that is nothing known. pending means that only a reply
+// that is still due can tell.
+//
+// Within one batch the order of the messages decides: what fails makes the
+// server ignore the rest. Behind a Sync, a name has the new meaning or the old.
+func (q *queue) statement(name string) (st *statement, pending bool) {
+	if q.naming == 0 && name != "" {
+		return q.names.statements[name], false
+	}
+	batch := true
+	for i := len(q.due) - 1; i >= 0; i-- {
+		e := q.due[i]
+		switch {
+		case e.renames():
+			return nil, true
+		case e.reply == replyQuery && name == "":
+			return nil, false
+		case e.reply == replyQuery, e.reply == replySync, e.reply == replyCall:
+			batch = false
+		case e.namesStatement() && e.name == name:
+			return e.statement, !batch
+		}
+	}
+	return q.names.statements[name], false
+}
+
+// portal is statement for the name of a portal.
+func (q *queue) portal(name string) (p *portal, pending bool) {
+	for i := len(q.due) - 1; i >= 0; i-- {
+		e := q.due[i]
+		switch {
+		case e.reply == replyQuery, e.reply == replySync, e.reply == replyCall, e.renames():
+			return nil, true // a transaction may end there
+		case e.reply == replyBind && e.name == name:
+			return e.portal, false
+		case e.reply == replyClose && e.onPortal && e.name == name:
+			return nil, false
+		}
+	}
+	return q.names.portals[name], false
+}
+
+// cursor is statement for a cursor of SQL: the DECLARE that made it.
+func (q *queue) cursor(name string) (st *sql.Statement, pending bool) {
+	for _, e := range q.due {
+		if e.renames() {
+			return nil, true
+		}
+	}
+	return q.names.cursors[name], false
+}
+
+// means tells whether the name of a portal has this meaning now.
+func (q *queue) means(name string, p *portal) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.names.portals[name] == p
+}
+
+// hasRoom tells whether the session may remember something more.
+func (q *queue) hasRoom() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.names.room()
+}

@@ -1,0 +1,160 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/metrics"
+	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/internal/sql"
+)
+
+// request is one request of the client, from its record to its outcome. Once it
+// is expected, it belongs to the server's loop.
+type request struct {
+	id      string
+	index   int64
+	began   time.Time
+	denied  string // what the client is told instead of the server's answer
+	held    bool   // its answer is held back until the record is durable
+	defines bool   // it may change what is in the catalog
+	rows    int64
+	bytes   int64
+	code    string // SQLSTATE of the first error
+	masked  map[string]int64
+}
+
+// parameters are the values of a Bind as the trail is to show them.
+type parameters struct {
+	shown     []string
+	truncated bool
+	bytes     int // that they hold
+}
+
+// describe lists what statements do, each thing once.
+func describe(statements []*sql.Statement) audit.Request {
+	r := audit.Request{Operations: []string{}, Relations: []string{}, Functions: []string{}}
+	for _, st := range statements {
+		r.Operations = append(r.Operations, st.Words...)
+		for _, relation := range st.Relations {
+			r.Relations = append(r.Relations, qualified(relation.Schema, relation.Name))
+		}
+		for _, function := range st.Functions {
+			r.Functions = append(r.Functions, qualified(function.Schema, function.Name))
+		}
+	}
+	for _, list := range []*[]string{&r.Operations, &r.Relations, &r.Functions} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	return r
+}
+
+func qualified(schema, name string) string {
+	if schema == "" {
+		return name
+	}
+	return schema + "." + name
+}
+
+// recordText puts into a record what the policies let it hold of the text. Of
+// what is refused, or cannot be read, it holds the fingerprint; of what may name
+// a password not even the shape.
+func (s *session) recordText(j *judgement, script *sql.Script) {
+	j.request.Fingerprint = script.Fingerprint
+	secret := j.denied != ""
+	for _, st := range script.Statements {
+		secret = secret || st.Unknown != "" || st.HasPasswords
+	}
+	if secret || s.view.Record() == policy.RecordNone {
+		return
+	}
+	j.request.Text = script.Redacted
+	for _, l := range script.Literals {
+		j.request.Parameters = append(j.request.Parameters, fmt.Sprintf("%s: %s, %d bytes", l.Placeholder, l.Type, l.Length))
+	}
+}
+
+// begin records a request. Its message must not be sent before.
+//
+// Errors: the trail cannot be written, which ends the session.
+func (s *session) begin(ctx context.Context, j *judgement, st *statement, p parameters) (*request, error) {
+	r := s.conn.Record(audit.KindRequest)
+	r.Seq = s.conn.NextSeq()
+	asked := j.request
+	if s.view.Record() == policy.RecordFull && asked.Text != "" && st != nil {
+		asked.Text, asked.Parameters = st.text, nil
+	}
+	if asked.Text != "" && len(p.shown) > 0 {
+		asked.Parameters, asked.Truncated = append(slices.Clip(asked.Parameters), p.shown...), p.truncated
+	}
+	r.Request, r.Decision = &asked, &j.decision
+	s.config.Metrics.Request(s.target.Name(), j.action)
+	q := &request{id: r.ID, began: time.Now(), held: j.held, defines: j.defines}
+	var err error
+	if q.index, err = s.conn.Append(r); err != nil {
+		return nil, trailRefusal(err)
+	}
+	if j.denied != "" {
+		q.denied = "postern: " + j.denied + " (record " + q.id + ")"
+		s.log.WithField("record", q.id).Info("Request refused")
+	}
+	if s.view.Durability() == policy.Strict {
+		if err := s.conn.Wait(ctx, q.index); err != nil {
+			return nil, trailRefusal(err)
+		}
+	}
+	if j.defines && s.catalog != nil {
+		s.catalog.invalidate()
+	}
+	return q, nil
+}
+
+// end records the outcome of a request.
+func (s *session) end(q *request, status audit.Status) error {
+	code := q.code
+	if code == "" && status == audit.StatusOK {
+		code = stateSuccess
+	}
+	cells := 0
+	for _, n := range q.masked {
+		cells += int(n)
+	}
+	if cells > 0 {
+		s.config.Metrics.Masked(s.target.Name(), cells)
+	}
+	_, err := s.conn.Append(&audit.Record{
+		Kind:      audit.KindOutcome,
+		Session:   s.conn.ID,
+		RequestID: q.id,
+		Outcome: &audit.Outcome{
+			Status: status, Code: code, Rows: q.rows, Bytes: q.bytes, Masked: q.masked,
+			DurationUS: time.Since(q.began).Microseconds(),
+		},
+	})
+	if err != nil {
+		return trailRefusal(err)
+	}
+	return nil
+}
+
+// status is how a request ended whose answer is complete.
+func (q *request) status() audit.Status {
+	switch {
+	case q.denied != "" && q.code == stateDenied:
+		return audit.StatusRefused
+	case q.code == stateQueryCanceled:
+		return audit.StatusCanceled
+	case q.code != "":
+		return audit.StatusError
+	}
+	return audit.StatusOK
+}
+
+// trailRefusal ends a session that can no longer be recorded.
+func trailRefusal(err error) error {
+	return refused(metrics.Audit, stateTrail, "the audit trail cannot be written, so no request is passed on").because(err)
+}

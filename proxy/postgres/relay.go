@@ -1,0 +1,183 @@
+package postgres
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"postern.dev/postern/internal/audit"
+)
+
+var (
+	errOver    = errors.New("the session is over")
+	errExpired = errors.New("the identity has expired")
+)
+
+// relay is the phase that lasts: one loop carries the client's messages, the
+// other the server's. Each reads ahead, gathers what it passes on, and sends it
+// when the next read would block. The server's loop never waits for the
+// client's, so that a full pipe cannot stop both.
+func (s *session) relay(ctx context.Context) (phase, error) {
+	s.client.SetDeadline(time.Time{})
+	if !s.who.Expires.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, s.who.Expires, errExpired)
+		defer cancel()
+	}
+	group, both := errgroup.WithContext(ctx)
+	defer context.AfterFunc(both, s.interruptRelay)()
+	s.gate = &gate{conn: s.client, wait: func(index int64) error { return s.conn.Wait(both, index) }}
+	s.down = bufio.NewWriterSize(s.gate, serverBuffer)
+	s.up = bufio.NewWriterSize(s.upstream, clientBuffer)
+	s.in.idle = s.up.Flush
+	group.Go(contained(func() error { return s.fromClient(both) }))
+	group.Go(contained(func() error { return s.fromServer(both) }))
+	err := group.Wait()
+	switch {
+	case errors.Is(err, errOver):
+		err = nil
+	case context.Cause(ctx) == errExpired:
+		err = refused("", stateShutdown, "the token that proved the identity has expired: connect again")
+	}
+	return nil, err
+}
+
+// interruptRelay wakes both loops, whatever they wait for.
+func (s *session) interruptRelay() {
+	s.queue.close(errOver)
+	s.upstream.SetDeadline(time.Unix(1, 0))
+	s.interrupt()
+}
+
+// contained keeps a mistake in a loop from ending the sessions of others.
+func contained(loop func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("relay: %v", r)
+			}
+		}()
+		return loop()
+	}
+}
+
+// fromClient carries the client's messages until it leaves.
+func (s *session) fromClient(ctx context.Context) error {
+	for !s.farewell {
+		f, err := s.in.next()
+		if err != nil {
+			return leaving(err)
+		}
+		switch fromClient[f.kind] {
+		case forward:
+			err = s.in.pass(s.up, header+f.size)
+		case inspect:
+			err = s.inspectRequest(ctx, f)
+		default:
+			err = fmt.Errorf("%w: type %q from the client", errMalformed, f.kind)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.up.Flush() // the server answers what it has, and closes
+}
+
+// leaving is the end of the client's messages, if nothing worse.
+func leaving(err error) error {
+	if left(err) {
+		return errGone
+	}
+	return err
+}
+
+// errGone is a client that went away without a word, which ends the session.
+var errGone = fmt.Errorf("the client is gone: %w", io.EOF)
+
+// fromServer carries the server's messages until it closes.
+func (s *session) fromServer(ctx context.Context) error {
+	in := newReader(s.upstream, serverBuffer, s.down.Flush)
+	for {
+		f, err := in.next()
+		if err != nil {
+			return errors.Join(s.down.Flush(), serverLeft(err))
+		}
+		switch fromServer[f.kind] {
+		case forward:
+			err = s.copyOut(in, f)
+		case inspect:
+			err = s.inspectReply(ctx, in, f)
+		default:
+			err = fmt.Errorf("%w: type %q from the server", errMalformed, f.kind)
+		}
+		if err != nil {
+			return errors.Join(err, s.down.Flush())
+		}
+	}
+}
+
+// serverLeft is the end of the server's messages, if nothing worse.
+func serverLeft(err error) error {
+	if left(err) {
+		return errOver
+	}
+	return err
+}
+
+// stream passes a message to the client that is longer than the buffer.
+func (s *session) stream(in *reader, f frame) error {
+	s.torn = true
+	err := in.pass(s.down, header+f.size)
+	s.torn = err != nil
+	return err
+}
+
+// gate lets bytes through to the client when the records are durable that they answer.
+type gate struct {
+	conn net.Conn
+	wait func(index int64) error
+	held int64 // the last record to wait for; 0 where there is none
+	sent int64 // bytes
+}
+
+// Write sends p.
+func (g *gate) Write(p []byte) (int, error) {
+	if g.held > 0 {
+		if err := g.wait(g.held); err != nil {
+			return 0, trailRefusal(err)
+		}
+		g.held = 0
+	}
+	n, err := g.conn.Write(p)
+	g.sent += int64(n)
+	return n, err
+}
+
+// endAll records the outcome of requests that will not be answered.
+func (s *session) endAll(ignored []*expected, status audit.Status, code string) error {
+	var failed error
+	for _, e := range ignored {
+		if e.request == nil {
+			continue
+		}
+		if e.request.code == "" {
+			e.request.code = code
+		}
+		failed = errors.Join(failed, s.end(e.request, status))
+	}
+	return failed
+}
+
+// running is the request that the server is busy with, "" where there is none.
+func (s *session) running() string {
+	if e := s.queue.front(); e != nil && e.request != nil {
+		return e.request.id
+	}
+	return ""
+}

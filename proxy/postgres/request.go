@@ -1,0 +1,299 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/sql"
+)
+
+// This file is the client's loop: what becomes of each of its messages.
+
+// inspectRequest reads one message and passes it on, changed where it is refused.
+func (s *session) inspectRequest(ctx context.Context, f frame) error {
+	if err := s.await(s.queue.full); err != nil {
+		return err
+	}
+	if f.kind == 'B' {
+		return s.bind(f)
+	}
+	limit := maxControl
+	if f.kind == 'Q' || f.kind == 'P' {
+		limit = maxStatement
+	}
+	message, err := s.in.message(f, limit)
+	if err != nil {
+		return leaving(err)
+	}
+	body := message[header:]
+	switch f.kind {
+	case 'Q':
+		return s.query(ctx, message, body)
+	case 'P':
+		return s.parse(ctx, message, body)
+	case 'E':
+		return s.execute(ctx, message, body)
+	case 'D':
+		return s.describe(message, body)
+	case 'C':
+		return s.closeName(message, body)
+	case 'F':
+		return s.call(ctx, message, body)
+	case 'S':
+		return s.send(&expected{reply: replySync}, message)
+	case 'c', 'f':
+		return s.send(&expected{reply: endOfCopy}, message)
+	case 'X':
+		s.farewell = true
+	}
+	_, err = s.up.Write(message)
+	return err
+}
+
+// await returns when pending, which is asked under the queue's lock, is over:
+// only replies end it, so the server is asked for those that it holds back.
+func (s *session) await(pending func() bool) error {
+	if !s.queue.ask(pending) {
+		return nil
+	}
+	if err := s.hurry(); err != nil {
+		return err
+	}
+	return s.queue.wait(pending)
+}
+
+// hurry asks the server for the replies that it holds back.
+func (s *session) hurry() error {
+	if _, err := s.up.Write([]byte{'H', 0, 0, 0, 4}); err != nil {
+		return err
+	}
+	return s.up.Flush()
+}
+
+// send passes a message on, after its reply is expected.
+func (s *session) send(e *expected, message []byte) error {
+	skipped, err := s.queue.push(e)
+	if err != nil {
+		return err
+	}
+	if skipped && e.request != nil {
+		if err := s.end(e.request, audit.StatusError); err != nil {
+			return err
+		}
+	}
+	_, err = s.up.Write(message)
+	return err
+}
+
+// query is Query: one or several statements, decided together.
+func (s *session) query(ctx context.Context, message, body []byte) error {
+	text, rest, ok := cutString(body)
+	if !ok || len(rest) != 0 {
+		return fmt.Errorf("%w: Query", errMalformed)
+	}
+	st, j, err := s.read(ctx, text)
+	if err != nil {
+		return err
+	}
+	q, err := s.begin(ctx, j, st, parameters{})
+	if err != nil {
+		return err
+	}
+	if q.denied != "" {
+		return s.send(&expected{reply: replyQuery, request: q}, poisonQuery(q.id))
+	}
+	s.values.said(st)
+	return s.send(&expected{reply: replyQuery, request: q, statement: st}, message)
+}
+
+// read parses a text and decides about it.
+func (s *session) read(ctx context.Context, text string) (*statement, *judgement, error) {
+	script, err := s.config.Parser.Parse(ctx, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	st := s.remembered(text, script)
+	j, err := s.judge(ctx, st)
+	return st, j, err
+}
+
+// parse is Parse. It runs nothing; a refused one is recorded, because what would
+// run it never comes to the server.
+func (s *session) parse(ctx context.Context, message, body []byte) error {
+	name, rest, ok := cutString(body)
+	text, rest, okToo := cutString(rest)
+	if !ok || !okToo || len(rest) < 2 || len(rest) != 2+4*int(binary.BigEndian.Uint16(rest)) {
+		return fmt.Errorf("%w: Parse", errMalformed)
+	}
+	if err := s.roomForNames(); err != nil {
+		return err
+	}
+	st, j, err := s.read(ctx, text)
+	if err != nil {
+		return err
+	}
+	if j.denied == "" {
+		return s.send(&expected{reply: replyParse, name: name, statement: st}, message)
+	}
+	q, err := s.begin(ctx, j, st, parameters{})
+	if err != nil {
+		return err
+	}
+	return s.send(&expected{reply: replyParse, name: name, request: q}, poisonParse(name, q.id))
+}
+
+// bind is Bind. What it shows of its values is kept for the records of its
+// executions; in a database with sensitive columns the server is asked what the
+// rows will be, so that no row comes before its description.
+func (s *session) bind(f frame) error {
+	head, err := s.in.peek(min(header+f.size, len(s.in.buf)))
+	if err != nil {
+		return leaving(err)
+	}
+	portalName, name, values, err := readBind(head[header:], f.size, s.view.Record())
+	if err != nil {
+		return err
+	}
+	if err := s.roomForNames(); err != nil {
+		return err
+	}
+	st, err := s.lookupStatement(name)
+	if err != nil {
+		return err
+	}
+	p := &portal{statement: st, parameters: values}
+	if err := s.send(&expected{reply: replyBind, name: portalName, portal: p}, nil); err != nil {
+		return err
+	}
+	if err := s.in.pass(s.up, header+f.size); err != nil {
+		return leaving(err)
+	}
+	if s.catalog == nil {
+		return nil
+	}
+	return s.send(&expected{reply: replyDescribe, ours: true, name: portalName, portal: p}, describePortal(portalName))
+}
+
+// execute is Execute: a request, however often its statement ran before.
+func (s *session) execute(ctx context.Context, message, body []byte) error {
+	name, rest, ok := cutString(body)
+	if !ok || len(rest) != 4 {
+		return fmt.Errorf("%w: Execute", errMalformed)
+	}
+	p, err := s.lookupPortal(name)
+	if err != nil {
+		return err
+	}
+	var j *judgement
+	var st *statement
+	var values parameters
+	if p != nil && p.statement != nil {
+		st, values = p.statement, p.parameters
+		j, err = s.judge(ctx, st)
+	} else {
+		script := &sql.Script{Statements: []*sql.Statement{unknown("Execute of a portal that was not bound here")}}
+		if err = s.refreshView(); err == nil {
+			j, err = s.decide(ctx, script, nil)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	q, err := s.begin(ctx, j, st, values)
+	if err != nil {
+		return err
+	}
+	if q.denied != "" {
+		return s.send(&expected{reply: replyExecute, request: q}, poisonExecute(q.id))
+	}
+	if st != nil {
+		s.values.said(st)
+	}
+	return s.send(&expected{reply: replyExecute, name: name, request: q, statement: st, portal: p}, message)
+}
+
+// describe is Describe.
+func (s *session) describe(message, body []byte) error {
+	if _, _, err := readTarget(body); err != nil {
+		return err
+	}
+	return s.send(&expected{reply: replyDescribe}, message)
+}
+
+// closeName is Close.
+func (s *session) closeName(message, body []byte) error {
+	onPortal, name, err := readTarget(body)
+	if err != nil {
+		return err
+	}
+	return s.send(&expected{reply: replyClose, onPortal: onPortal, name: name}, message)
+}
+
+// call is FunctionCall, which policies have to allow by its word.
+func (s *session) call(ctx context.Context, message, body []byte) error {
+	if len(body) < 4 {
+		return fmt.Errorf("%w: FunctionCall", errMalformed)
+	}
+	if err := s.refreshView(); err != nil {
+		return err
+	}
+	st := &sql.Statement{
+		Words:       []string{functionCall},
+		Functions:   []sql.Function{{Name: fmt.Sprintf("oid:%d", binary.BigEndian.Uint32(body))}},
+		ReturnsRows: true,
+	}
+	j, err := s.decide(ctx, &sql.Script{Statements: []*sql.Statement{st}}, nil)
+	if err != nil {
+		return err
+	}
+	q, err := s.begin(ctx, j, nil, parameters{})
+	if err != nil {
+		return err
+	}
+	if q.denied != "" {
+		message = poisonCall()
+	}
+	return s.send(&expected{reply: replyCall, request: q}, message)
+}
+
+// roomForNames keeps a session from making Postern remember without end.
+func (s *session) roomForNames() error {
+	if err := s.queue.hasRoom(); err != nil {
+		return refused("", stateTooMuch, "this session has too many prepared statements or portals").because(err)
+	}
+	return nil
+}
+
+// lookupStatement tells what a name will mean to the server when it reads the
+// next message, nil where that is nothing known here.
+func (s *session) lookupStatement(name string) (st *statement, err error) {
+	err = s.await(func() (pending bool) { st, pending = s.queue.statement(name); return pending })
+	return st, err
+}
+
+// lookupPortal is lookupStatement for a portal.
+func (s *session) lookupPortal(name string) (p *portal, err error) {
+	err = s.await(func() (pending bool) { p, pending = s.queue.portal(name); return pending })
+	return p, err
+}
+
+// lookupCursor is lookupStatement for a cursor: the DECLARE that made it.
+func (s *session) lookupCursor(name string) (st *sql.Statement, err error) {
+	err = s.await(func() (pending bool) { st, pending = s.queue.cursor(name); return pending })
+	return st, err
+}
+
+// remembered gives a text that was run before its decision back.
+func (s *session) remembered(text string, script *sql.Script) *statement {
+	if st, ok := s.recent[script]; ok && st.text == text {
+		return st
+	}
+	if len(s.recent) >= maxRecent {
+		clear(s.recent)
+	}
+	st := newStatement(text, script)
+	s.recent[script] = st
+	return st
+}

@@ -1,0 +1,359 @@
+package postgres
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/sirupsen/logrus"
+
+	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/identity"
+	"postern.dev/postern/internal/metrics"
+	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/internal/sql"
+	"postern.dev/postern/proxy"
+)
+
+// A phase does one step of the session and names the next; nil ends it.
+type phase func(context.Context) (phase, error)
+
+// session is one connection of a client, and the one of Postern's that serves it.
+//
+// Shape: phases run one after the other. While relaying there are two loops: what
+// is not fixed by then belongs to one of them, as relay.go says.
+type session struct {
+	*Handler
+	conn *proxy.Session
+	log  logrus.FieldLogger
+
+	client net.Conn // conn.Conn, or TLS over it
+	in     *reader
+	tls    bool
+	asked  *startup
+
+	who       identity.Identity
+	target    *policy.Target
+	file      string // of the login, "" where it is the client's own
+	database  string
+	access    access
+	settings  []parameter
+	catalog   *catalog
+	key       cancelKey
+	counted   bool
+	farewell  bool // the client took its leave
+	torn      bool // the client has the beginning of a message and not its end
+	set       *policy.Set
+	view      *policy.View
+	queue     *queue
+	upstream  net.Conn
+	pg        *pgconn.PgConn
+	up        *bufio.Writer // to the server
+	down      *bufio.Writer // to the client
+	gate      *gate
+	values    *values
+	status    byte
+	unsettled bool // DDL in a transaction that has not ended
+	reported  []parameter
+	recent    map[*sql.Script]*statement
+	row       []byte // the row that is being masked
+	last      string // SQLSTATE with which the server ended the session
+}
+
+func newSession(h *Handler, conn *proxy.Session) *session {
+	s := &session{Handler: h, conn: conn, client: conn.Conn, log: h.config.Log.WithField("session", conn.ID), queue: newQueue(), recent: make(map[*sql.Script]*statement)}
+	s.in = newReader(s.client, clientBuffer, nil)
+	return s
+}
+
+// run carries the session from its first byte to its last.
+func (s *session) run(ctx context.Context) (err error) {
+	defer context.AfterFunc(ctx, s.interrupt)() // a read cannot wait for ctx
+	defer func() { err = errors.Join(err, s.finish(ctx, err)) }()
+	s.client.SetDeadline(time.Now().Add(startupTimeout))
+	for next := phase(s.negotiate); next != nil && err == nil; {
+		next, err = next(ctx)
+	}
+	return err
+}
+
+// interrupt wakes whoever reads or writes. A message that is under way still has
+// a moment to get through, for the last one to follow it.
+func (s *session) interrupt() {
+	s.conn.Conn.SetReadDeadline(time.Unix(1, 0))
+	s.conn.Conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
+}
+
+// identify is the phase that finds out who asks for what.
+func (s *session) identify(ctx context.Context) (phase, error) {
+	user := s.asked.get("user")
+	s.database = s.asked.get("database")
+	if s.database == "" {
+		s.database = user
+	}
+	s.conn.Claimed(audit.Claimed{ApplicationName: s.asked.get("application_name"), User: user})
+	if user == "" {
+		return nil, refused(metrics.Protocol, stateNotAuthorized, "the startup packet names no user")
+	}
+	destination, ok := s.config.Targets.Lookup(ctx, s.conn.Origin.Dialled)
+	if !ok {
+		return nil, refused(metrics.UnknownHost, stateDenied,
+			"%s belongs to no target: ask for it to be added to one, or for unknownHosts: pass", s.conn.Origin.Dialled)
+	}
+	s.target = destination.Target
+	s.access = access{pristine: s.pristine, dial: s.config.Dial, destination: destination, database: s.database}
+	s.conn.Reached(s.reached())
+	who, err := s.config.Identifier.Identify(ctx, s.conn.Origin)
+	if err != nil {
+		return nil, identityRefusal(err)
+	}
+	s.who = who
+	s.conn.Identified(who)
+	return s.authorize, nil
+}
+
+// identityRefusal says why an identity is not proven, where that may be said.
+func identityRefusal(err error) error {
+	var unproven *identity.Error
+	if errors.As(err, &unproven) {
+		return refused(metrics.Identity, stateNotAuthorized, "identity is not proven: %s", unproven.Message).because(err)
+	}
+	return refused(metrics.Identity, stateNotAuthorized, "identity is not proven").because(err)
+}
+
+// authorize is the phase that asks the policies, before any byte goes to the server.
+func (s *session) authorize(ctx context.Context) (phase, error) {
+	s.set = s.config.Policy()
+	s.view = s.set.View(s.target.Name(), s.subject())
+	switch {
+	case s.view.Empty():
+		return nil, refused(metrics.Policy, stateNotAuthorized, "no policy lets %s use target %s", s.who.User, s.target.Name())
+	case s.view.RequireToken() && s.who.Verified != identity.Signed:
+		return nil, refused(metrics.Policy, stateNotAuthorized, "target %s demands an identity proven by a token", s.target.Name())
+	}
+	settings, err := s.asked.settings()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.decideSettings(ctx, settings); err != nil {
+		return nil, err
+	}
+	if s.sessions.Add(1); s.sessions.Load() > int64(s.config.MaxSessions) {
+		s.sessions.Add(-1)
+		return nil, refused(metrics.Busy, stateTooManySessions, "too many sessions")
+	}
+	s.counted = true
+	if err := s.fetchCredential(ctx); err != nil {
+		return nil, err
+	}
+	s.access.parameters = make(map[string]string)
+	for _, p := range s.asked.parameters {
+		if p.name != "user" && p.name != "database" && p.name != "replication" {
+			s.access.parameters[p.name] = p.value
+		}
+	}
+	s.settings = settings
+	s.conn.Reached(s.reached())
+	return s.login, nil
+}
+
+// decideSettings asks the policies about the parameters that the client sets by connecting.
+func (s *session) decideSettings(ctx context.Context, settings []parameter) error {
+	for _, p := range settings {
+		if p.name == "application_name" || p.name == "client_encoding" {
+			continue // a claim, and what reads has judged
+		}
+		script, err := s.config.Parser.Parse(ctx, asSet(p))
+		if err != nil {
+			return err
+		}
+		asked := policy.Request{Database: s.database, Now: time.Now()}
+		for _, st := range script.Statements {
+			asked.Statements = append(asked.Statements, policyStatement(st))
+		}
+		if d := s.view.Decide(asked); d.Action != policy.Allow {
+			return refused(metrics.Policy, stateDenied, "parameter %s in the startup packet is %s", p.name, explain(d))
+		}
+	}
+	return nil
+}
+
+// fetchCredential finds out what to log in with.
+func (s *session) fetchCredential(ctx context.Context) error {
+	source, err := s.view.Credential()
+	if err != nil {
+		return refused(metrics.Policy, stateNotAuthorized, "no credential: %v", err)
+	}
+	if source.Client {
+		s.access.login.User = s.asked.get("user")
+		s.access.login.Password, err = s.askPassword()
+		return err
+	}
+	s.file = source.File
+	s.access.login, err = s.config.Credentials.Login(ctx, source.File)
+	if err != nil {
+		return refused(metrics.Upstream, stateNotAuthorized, "the credential of target %s cannot be read", s.target.Name()).because(err)
+	}
+	return nil
+}
+
+// greet is the phase that tells the client that it is in.
+func (s *session) greet(ctx context.Context) (phase, error) {
+	if s.catalog = s.Handler.catalog(s.access, s.file); s.catalog != nil {
+		if _, err := s.catalog.snapshot(ctx); err != nil {
+			return nil, catalogRefusal(err)
+		}
+	}
+	if s.file == "" {
+		s.access.login.Password = "" // the server has it, and the session's catalog where there is one
+	}
+	if err := s.conn.Open(); err != nil {
+		return nil, trailRefusal(err)
+	}
+	s.key = s.cancels.add(s)
+	s.values = newValues(s.settings, s.reported)
+	greeting := appendNegotiation(nil, s.asked)
+	if _, err := s.client.Write(appendGreeting(greeting, s.reported, s.key, s.status)); err != nil {
+		return nil, err
+	}
+	return s.relay, nil
+}
+
+// refreshView takes the policies that are in force now. They end a session that
+// they have no place for any more.
+func (s *session) refreshView() error {
+	set := s.config.Policy()
+	if set == s.set {
+		return nil
+	}
+	target, ok := set.Target(s.target.Name())
+	if !ok || !reflect.DeepEqual(target.Spec, s.target.Spec) {
+		return refused(metrics.Policy, stateShutdown, "target %s was changed: connect again", s.target.Name())
+	}
+	view := set.View(s.target.Name(), s.subject())
+	if view.Empty() {
+		return refused(metrics.Policy, stateShutdown, "no policy lets %s use target %s any more", s.who.User, s.target.Name())
+	}
+	s.set, s.view = set, view
+	return nil
+}
+
+func (s *session) subject() policy.Subject {
+	return policy.Subject{User: s.who.User, Groups: s.who.Groups}
+}
+
+// reached describes the server for the records.
+func (s *session) reached() audit.Target {
+	return audit.Target{
+		Name:              s.target.Name(),
+		Protocol:          string(policy.Postgres),
+		Host:              s.access.destination.Host,
+		TLS:               string(s.target.Spec.TLS.Mode),
+		Database:          s.database,
+		User:              s.access.login.User,
+		CredentialVersion: s.access.login.Version,
+	}
+}
+
+// dialledHost is the name to certify for a client that says none.
+func (s *session) dialledHost(ctx context.Context) string {
+	if d, ok := s.config.Targets.Lookup(ctx, s.conn.Origin.Dialled); ok && d.Host != "" {
+		return d.Host
+	}
+	return s.conn.Origin.Dialled.Addr().String()
+}
+
+// finish says why the session ends, to the client and to the trail, and lets go of what it holds.
+func (s *session) finish(ctx context.Context, ended error) error {
+	refusal := s.lastWord(ctx, ended)
+	var failed error
+	if refusal != nil {
+		failed = s.sayLast(refusal)
+	}
+	failed = errors.Join(failed, s.settle(ctx, ended, refusal))
+	if s.counted {
+		s.sessions.Add(-1)
+	}
+	if s.catalog != nil && s.file == "" {
+		s.catalog.close()
+	}
+	return failed
+}
+
+// lastWord is what a client is told at the end, nil where it left or heard it already.
+func (s *session) lastWord(ctx context.Context, ended error) *refusal {
+	var r *refusal
+	switch {
+	case errors.As(ended, &r):
+		return r
+	case ctx.Err() != nil:
+		return refused(metrics.Draining, stateShutdown, "terminating connection: %s", context.Cause(ctx))
+	case errors.Is(ended, errMalformed):
+		return refused(metrics.Protocol, stateProtocol, "these bytes are not the PostgreSQL protocol").because(ended)
+	}
+	return nil
+}
+
+// sayLast records a refusal, where it is one of a connection, and tells the client.
+func (s *session) sayLast(r *refusal) error {
+	message := r.message
+	var failed error
+	if !s.conn.Opened() {
+		record := s.conn.Record(audit.KindRefusal)
+		message += " (record " + record.ID + ")"
+		failed = s.conn.Refuse(record, r.reason, r.code, r.message)
+	}
+	if r.code == "" || s.torn {
+		return failed
+	}
+	s.client.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
+	s.client.Write(appendError(nil, "FATAL", r.code, message, ""))
+	return failed
+}
+
+// settle ends the upstream session and the records of what it was asked.
+func (s *session) settle(ctx context.Context, ended error, refusal *refusal) error {
+	if s.upstream == nil {
+		return nil
+	}
+	s.cancels.remove(s.key)
+	var failed error
+	s.queue.close(errOver)
+	open := s.queue.rest()
+	if len(open) > 0 && !s.farewell {
+		failed = s.cancelUpstream(ctx)
+	}
+	failed = errors.Join(failed, s.endAll(open, audit.StatusUnknown, ""))
+	if !s.farewell {
+		s.upstream.SetDeadline(time.Now().Add(goodbyeTimeout))
+		s.upstream.Write([]byte{'X', 0, 0, 0, 4})
+	}
+	s.upstream.Close()
+	status, code := audit.StatusOK, stateSuccess
+	if refusal != nil {
+		status, code = audit.StatusRefused, refusal.code
+	} else if !s.farewell && !left(ended) {
+		status, code = audit.StatusError, s.last
+	}
+	var sent int64
+	if s.gate != nil {
+		sent = s.gate.sent
+	}
+	return errors.Join(failed, s.conn.Close(status, code, sent))
+}
+
+// sortedParameters are the server's parameters, in one order.
+func sortedParameters(statuses map[string]string) []parameter {
+	var all []parameter
+	for name, value := range statuses {
+		all = append(all, parameter{name, value})
+	}
+	slices.SortFunc(all, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
+	return all
+}

@@ -1,0 +1,144 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/identity"
+	"postern.dev/postern/internal/metrics"
+)
+
+// Recorder is the audit trail.
+type Recorder interface {
+	// Append returns when the record is written; the write survives the process.
+	Append(*audit.Record) (index int64, err error)
+	// Wait returns when the record with this index is durable.
+	Wait(ctx context.Context, index int64) error
+}
+
+// Handler serves the connections of one protocol.
+type Handler interface {
+	// Serve returns when the session has ended; it leaves closing s.Conn to the caller.
+	Serve(ctx context.Context, s *Session) error
+}
+
+// Session is one accepted connection and what its records repeat.
+//
+// Shape: Identified, Claimed and Reached are called before the records that are to
+// show what they say, by one goroutine. Records may be appended by many.
+type Session struct {
+	ID     string
+	Conn   net.Conn
+	Origin Origin
+
+	recorder Recorder
+	metrics  *metrics.Metrics
+	started  time.Time
+	workload *audit.Workload
+	claimed  *audit.Claimed
+	target   *audit.Target
+	seq      atomic.Int64
+	recorded atomic.Bool
+	opened   bool
+}
+
+func newSession(conn net.Conn, origin Origin, recorder Recorder, m *metrics.Metrics) *Session {
+	workload := origin.Workload
+	return &Session{
+		ID:       audit.NewID(),
+		Conn:     conn,
+		Origin:   origin,
+		recorder: recorder,
+		metrics:  m,
+		started:  time.Now(),
+		workload: &workload,
+		target:   &audit.Target{Address: origin.Dialled.String()},
+	}
+}
+
+// Identified says who the session's workload proved to be.
+func (s *Session) Identified(who identity.Identity) {
+	workload := *s.workload
+	workload.User, workload.Groups, workload.Verified = who.User, who.Groups, who.Verified
+	if who.Token != nil {
+		workload.Token = &audit.Token{Issuer: who.Token.Issuer, Subject: who.Token.Subject, ID: who.Token.ID}
+	}
+	s.workload = &workload
+}
+
+// Claimed says what the client says of itself.
+func (s *Session) Claimed(claimed audit.Claimed) { s.claimed = &claimed }
+
+// Reached says what the session is connected to, or wants to be.
+func (s *Session) Reached(target audit.Target) {
+	target.Address = s.Origin.Dialled.String()
+	s.target = &target
+}
+
+// Record begins a record of the session.
+//
+// Shape: what it points to is shared with the session's other records and must not be changed.
+func (s *Session) Record(kind audit.Kind) *audit.Record {
+	return &audit.Record{
+		ID:       audit.NewID(),
+		Kind:     kind,
+		Session:  s.ID,
+		Workload: s.workload,
+		Claimed:  s.claimed,
+		Target:   s.target,
+	}
+}
+
+// NextSeq numbers the session's requests from 1.
+func (s *Session) NextSeq() int64 { return s.seq.Add(1) }
+
+// Append writes a record to the trail.
+//
+// Errors: the trail cannot be written; what the record announces must not happen.
+func (s *Session) Append(r *audit.Record) (int64, error) {
+	s.recorded.Store(true)
+	return s.recorder.Append(r)
+}
+
+// Wait returns when the record with this index is durable.
+func (s *Session) Wait(ctx context.Context, index int64) error { return s.recorder.Wait(ctx, index) }
+
+// Open records that the session is logged in.
+func (s *Session) Open() error {
+	if _, err := s.Append(s.Record(audit.KindSessionOpen)); err != nil {
+		return err
+	}
+	s.opened = true
+	s.metrics.SessionOpened(s.target.Name)
+	return nil
+}
+
+// Close records how a session that was opened ended; code is its SQLSTATE or
+// status code, bytes what the client received.
+func (s *Session) Close(status audit.Status, code string, bytes int64) error {
+	if !s.opened {
+		return nil
+	}
+	s.opened = false
+	s.metrics.SessionClosed(s.target.Name)
+	r := s.Record(audit.KindSessionClose)
+	r.Outcome = &audit.Outcome{Status: status, Code: code, Bytes: bytes, DurationUS: time.Since(s.started).Microseconds()}
+	_, err := s.Append(r)
+	return err
+}
+
+// Refuse records that the connection is turned away.
+//
+// Shape: r has its ID already, so that the client can be told before the record is written.
+func (s *Session) Refuse(r *audit.Record, reason metrics.Refusal, code, message string) error {
+	s.metrics.Refused(reason)
+	r.Refusal = &audit.Refusal{Reason: string(reason), Code: code, Message: message}
+	_, err := s.Append(r)
+	return err
+}
+
+// Opened tells whether the session is logged in.
+func (s *Session) Opened() bool { return s.opened }
