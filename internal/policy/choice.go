@@ -9,7 +9,7 @@ type choice interface {
 // Protocol is what a Target speaks.
 type Protocol string
 
-// The protocols.
+// Postgres is PostgreSQL, protocol version 3.
 const Postgres Protocol = "postgres"
 
 func (Protocol) choices() (built, planned []string) {

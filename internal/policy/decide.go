@@ -70,10 +70,10 @@ func (v *View) Decide(r Request) Decision {
 	}
 	decision := Decision{Action: Allow}
 	if v.enforced != nil {
-		decision = v.enforced.judge(v, &r)
+		decision = v.enforced.judge(v, r)
 	}
 	for _, o := range v.observed {
-		would := o.rules.judge(v, &r)
+		would := o.rules.judge(v, r)
 		decision.Would = append(decision.Would, Verdict{o.policy, would.Action, would.Rule, would.Reason})
 	}
 	return decision
@@ -104,15 +104,16 @@ func newRuleSet(policies []*AccessPolicy) *ruleSet {
 
 // judge lets a request pass when no deny rule matches one of its statements and
 // allow rules cover them all.
-func (s *ruleSet) judge(v *View, r *Request) Decision {
-	if len(r.Statements) == 0 {
-		r = &Request{Database: r.Database, User: r.User, Now: r.Now, Statements: []Statement{{Words: []string{"SESSION"}}}}
+func (s *ruleSet) judge(v *View, r Request) Decision {
+	statements := r.Statements
+	if len(statements) == 0 {
+		statements = []Statement{{Words: []string{"SESSION"}}}
 	}
 	var permit *rule
 	var uncovered *Statement
-	for i := range r.Statements {
-		statement := &r.Statements[i]
-		f := facts{v, r, statement, statement.words()}
+	f := facts{view: v, database: r.Database, user: r.User, now: r.Now}
+	for i := range statements {
+		f.statement, f.words = &statements[i], statements[i].words()
 		for _, deny := range s.denies {
 			if matches, failed := deny.matches(&f); matches {
 				return deny.refusal(failed)
@@ -120,14 +121,15 @@ func (s *ruleSet) judge(v *View, r *Request) Decision {
 		}
 		by := s.permit(&f)
 		if by == nil && uncovered == nil {
-			uncovered = statement
+			uncovered = f.statement
 		}
-		if permit == nil || permit.name == "" {
+		if permit == nil {
 			permit = by
 		}
 	}
 	if uncovered != nil {
-		return Decision{Policy: s.policy, Reason: s.explain(&facts{v, r, uncovered, uncovered.words()})}
+		f.statement, f.words = uncovered, uncovered.words()
+		return Decision{Policy: s.policy, Reason: s.explain(&f)}
 	}
 	return Decision{Action: Allow, Policy: permit.policy, Rule: permit.name}
 }

@@ -48,15 +48,22 @@ func documents(data []byte, found func(root *node)) (line int, err error) {
 }
 
 // yamlError splits "yaml: line 7: text".
+//
+// Source: go.yaml.in/yaml/v3, decode.go, parser.fail: lines that its parser reports
+// count from 0, those of its scanner from 1.
 func yamlError(err error) (line int, rest error) {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	if after, ok := strings.CutPrefix(text, "line "); ok {
-		number, message, _ := strings.Cut(after, ": ")
-		if line, err := strconv.Atoi(number); err == nil {
-			return line, fmt.Errorf("is not YAML: %s", message)
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	if after, ok := strings.CutPrefix(message, "line "); ok {
+		number, text, _ := strings.Cut(after, ": ")
+		if n, err := strconv.Atoi(number); err == nil {
+			line, message = n, text
 		}
 	}
-	return 0, fmt.Errorf("is not YAML: %s", text)
+	switch strings.TrimPrefix(message, "did not find expected ") {
+	case "node content", "key", "'-' indicator", "',' or ']'", "',' or '}'", "<document start>":
+		line++
+	}
+	return line, fmt.Errorf("is not YAML: %s", message)
 }
 
 // isNothing tells the node of an absent value: an empty document, "key:", "~", "null".
@@ -207,8 +214,8 @@ func fieldOf(t reflect.Type, key string) (field int, planned bool) {
 
 func fieldNames(t reflect.Type) []string {
 	var names []string
-	for i := range t.NumField() {
-		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); name != "" {
+	for field := range t.Fields() {
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
 			names = append(names, name)
 		}
 	}

@@ -12,7 +12,7 @@ func (s *ruleSet) explain(f *facts) string {
 	var allowed words
 	var near []*rule // allow all words of the statement
 	for _, r := range s.allows {
-		if !r.concerns(f.request.Database) {
+		if !r.concerns(f.database) {
 			continue
 		}
 		allowed |= r.words | wordSession

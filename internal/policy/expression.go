@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/types"
@@ -98,10 +99,11 @@ func variables(env *cel.Env) string {
 
 // facts is what a condition sees.
 type facts struct {
-	view      *View
-	request   *Request
-	statement *Statement
-	words     words
+	view           *View
+	database, user string
+	now            time.Time
+	statement      *Statement
+	words          words
 }
 
 // holds evaluates a condition.
@@ -109,7 +111,8 @@ type facts struct {
 // Errors: whatever CEL reports, the end of its cost limit included. The text may
 // hold values and goes nowhere.
 func (f *facts) holds(condition cel.Program) (bool, error) {
-	value, _, err := condition.Eval(f)
+	seen := *f // CEL keeps it on the heap, where most decisions have no need to be
+	value, _, err := condition.Eval(&seen)
 	if err != nil {
 		return false, err
 	}
@@ -134,14 +137,14 @@ func (f *facts) ResolveName(name string) (any, bool) {
 	case "target.name":
 		return f.view.target.Name(), true
 	case "target.database":
-		return f.request.Database, true
+		return f.database, true
 	case "target.user":
-		return f.request.User, true
+		return f.user, true
 	case "now":
-		if f.request.Now.IsZero() {
+		if f.now.IsZero() {
 			return types.NewErr("the time is not known"), true
 		}
-		return f.request.Now, true
+		return f.now, true
 	case "statement.operations":
 		return f.statement.Words, true
 	}

@@ -19,7 +19,7 @@ func (r *rule) concerns(database string) bool {
 // matches tells whether a deny rule refuses a statement, and whether it does so
 // only because its condition failed.
 func (r *rule) matches(f *facts) (matches, failed bool) {
-	if f.words&r.words == 0 || !r.concerns(f.request.Database) {
+	if f.words&r.words == 0 || !r.concerns(f.database) {
 		return false, false
 	}
 	if f.words&r.words&wordUnknown == 0 && !r.touches(f.statement) {
@@ -44,7 +44,7 @@ func (r *rule) touches(s *Statement) bool {
 
 // covers tells whether an allow rule permits all of a statement.
 func (r *rule) covers(f *facts) bool {
-	if !r.concerns(f.request.Database) {
+	if !r.concerns(f.database) {
 		return false
 	}
 	if f.words == wordSession && len(f.statement.Relations) == 0 && len(f.statement.Functions) == 0 {

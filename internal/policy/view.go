@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// ErrNoCredential tells that neither a matching policy nor the Target names a credential.
+// ErrNoCredential tells that no policy matches, or that neither one nor the Target names a credential.
 var ErrNoCredential = errors.New("no policy and no target names a credential")
 
 // CredentialConflict tells that two matching policies name different credentials.
@@ -122,6 +122,9 @@ func (v *View) Record() Record {
 // Errors: [*CredentialConflict] when two policies name different ones,
 // [ErrNoCredential] when there is none; the session is then refused.
 func (v *View) Credential() (TargetCredential, error) {
+	if v.Empty() {
+		return TargetCredential{}, ErrNoCredential
+	}
 	var named *AccessPolicy
 	for _, p := range v.ruling {
 		if p.Spec.Credential == nil {
@@ -135,7 +138,7 @@ func (v *View) Credential() (TargetCredential, error) {
 	switch {
 	case named != nil:
 		return TargetCredential{File: named.Spec.Credential.File}, nil
-	case v.target != nil && v.target.Spec.Credential != nil:
+	case v.target.Spec.Credential != nil:
 		return *v.target.Spec.Credential, nil
 	}
 	return TargetCredential{}, ErrNoCredential
