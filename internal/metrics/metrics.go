@@ -48,8 +48,7 @@ type Metrics struct {
 	logins        *prometheus.HistogramVec
 	loginFailures *prometheus.CounterVec
 	auditRecords  *prometheus.CounterVec
-	auditSyncs    prometheus.Histogram
-	auditUnsynced prometheus.Gauge
+	auditWaits    prometheus.Histogram
 	auditFailed   prometheus.Gauge
 	policyLoaded  prometheus.Gauge
 	policyReloads *prometheus.CounterVec
@@ -68,18 +67,17 @@ func New() *Metrics {
 		logins:        durations("login_seconds", "Time to connect and log in at a target.", "target"),
 		loginFailures: counters("login_failures_total", "Log-ins at a target that failed.", "target"),
 		auditRecords:  counters("audit_records_total", "Records that were written to the trail.", "kind"),
-		auditSyncs: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: "postern", Name: "audit_sync_seconds", Help: "Time of one fdatasync of the trail.",
+		auditWaits: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "postern", Name: "audit_wait_seconds", Help: "Time that a request or its reply waited for the trail to be durable.",
 			Buckets: prometheus.ExponentialBuckets(100e-6, 2, 14),
 		}),
-		auditUnsynced: gauge("audit_unsynced_records", "Records that are written and not yet durable."),
-		auditFailed:   gauge("audit_failed", "1 when the trail can no longer be written, so that every session is refused."),
+		auditFailed:   gauge("audit_failed", "1 when the trail cannot be written, so that every session is refused."),
 		policyLoaded:  gauge("policy_loaded", "1 when the policy in force is the newest one, 0 when a newer one is faulty."),
 		policyReloads: counters("policy_reloads_total", "Newer policies that were read.", "result"),
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.sessionsOpen, m.sessions, m.requests, m.refusals, m.maskedCells, m.logins, m.loginFailures,
-		m.auditRecords, m.auditSyncs, m.auditUnsynced, m.auditFailed, m.policyLoaded, m.policyReloads)
+		m.auditRecords, m.auditWaits, m.auditFailed, m.policyLoaded, m.policyReloads)
 	return m
 }
 
@@ -122,15 +120,16 @@ func (m *Metrics) LoggedIn(target string, took time.Duration, err error) {
 // AuditRecord counts a record of the trail; kind is one of the schema's kinds.
 func (m *Metrics) AuditRecord(kind string) { m.auditRecords.WithLabelValues(kind).Inc() }
 
-// AuditSynced records how long one fdatasync of the trail took, and how many
-// records it left behind.
-func (m *Metrics) AuditSynced(took time.Duration, unsynced int) {
-	m.auditSyncs.Observe(took.Seconds())
-	m.auditUnsynced.Set(float64(unsynced))
-}
+// AuditWaited records how long a request or its reply waited for the disk.
+func (m *Metrics) AuditWaited(took time.Duration) { m.auditWaits.Observe(took.Seconds()) }
 
-// AuditFailed says that the trail can no longer be written.
-func (m *Metrics) AuditFailed() { m.auditFailed.Set(1) }
+// AuditWritable says whether the trail can be written.
+func (m *Metrics) AuditWritable(ok bool) {
+	m.auditFailed.Set(1)
+	if ok {
+		m.auditFailed.Set(0)
+	}
+}
 
 // PolicyLoaded says whether the policy's newest version is in force.
 func (m *Metrics) PolicyLoaded(ok bool) {

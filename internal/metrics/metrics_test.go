@@ -23,8 +23,9 @@ func TestEveryMetricIsServed(t *testing.T) {
 	m.LoggedIn("orders", 3*time.Millisecond, nil)
 	m.LoggedIn("orders", time.Second, errors.New("refused"))
 	m.AuditRecord("request")
-	m.AuditSynced(time.Millisecond, 4)
-	m.AuditFailed()
+	m.AuditWaited(time.Millisecond)
+	m.AuditWritable(true)
+	m.AuditWritable(false)
 	m.PolicyLoaded(true)
 	m.PolicyLoaded(false)
 	got := scrape(t, m)
@@ -40,8 +41,7 @@ func TestEveryMetricIsServed(t *testing.T) {
 		`postern_login_seconds_count{target="orders"} 1`,
 		`postern_login_failures_total{target="orders"} 1`,
 		`postern_audit_records_total{kind="request"} 1`,
-		`postern_audit_sync_seconds_count 1`,
-		`postern_audit_unsynced_records 4`,
+		`postern_audit_wait_seconds_count 1`,
 		`postern_audit_failed 1`,
 		`postern_policy_loaded 0`,
 		`postern_policy_reloads_total{result="ok"} 1`,

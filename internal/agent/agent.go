@@ -1,0 +1,259 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+
+	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/credential"
+	"postern.dev/postern/internal/identity"
+	"postern.dev/postern/internal/metrics"
+	"postern.dev/postern/internal/redirect"
+	"postern.dev/postern/internal/sql"
+	"postern.dev/postern/internal/trust"
+	"postern.dev/postern/proxy"
+	"postern.dev/postern/proxy/postgres"
+)
+
+const (
+	clearTimeout   = 30 * time.Second
+	releaseTimeout = 30 * time.Second
+	dialTimeout    = 10 * time.Second
+)
+
+// agent guards one command.
+type agent struct {
+	o        Options
+	id       string
+	user     account
+	coreSize uint64 // the caller's limit, which the command gets back
+	signals  signals
+	policies policies
+	targets  *targets
+	token    *identity.TokenFile // nil without one
+	ca       *trust.CA
+	metrics  *metrics.Metrics
+	trail    *audit.Log
+	recorder *recorder
+	kernel   *redirect.Run
+	origins  *origins
+	ready    atomic.Bool
+}
+
+// Run guards one command from its start to its end, and returns its exit code.
+//
+// Errors: the command was not started, or not everything was put back after it.
+func Run(ctx context.Context, o Options) (code int, err error) {
+	if err := checkMachine(); err != nil {
+		return 0, err
+	}
+	a := &agent{
+		o: o, id: strings.ToLower(rand.Text()[:12]), signals: catchSignals(), metrics: metrics.New(),
+		targets:  &targets{resolve: net.DefaultResolver.LookupNetIP, log: o.Log},
+		policies: policies{files: o.Policies},
+	}
+	if a.user, err = findAccount(o.User); err != nil {
+		return 0, err
+	}
+	if a.coreSize, err = harden(); err != nil {
+		return 0, err
+	}
+	set, err := a.policies.load()
+	if err != nil {
+		return 0, err
+	}
+	if err := o.checkFiles(a.user, set); err != nil {
+		return 0, err
+	}
+	a.policies.use(set)
+	a.metrics.Build(o.Version)
+	a.metrics.PolicyLoaded(true)
+	if o.TokenFile != "" {
+		if a.token, err = identity.NewTokenFile(o.TokenFile, a.policies.issuers); err != nil {
+			return 0, err
+		}
+	}
+	if a.ca, err = trust.NewCA("Postern run " + a.id); err != nil {
+		return 0, err
+	}
+	if err := clear(ctx, o.Log); err != nil {
+		return 0, err
+	}
+	return a.record(ctx)
+}
+
+// clear removes what is left of runs whose agent and keeper were killed.
+func clear(ctx context.Context, log logrus.FieldLogger) error {
+	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
+	defer cancel()
+	_, err := redirect.Clear(ctx, "", log) // which says what it clears
+	return err
+}
+
+// record keeps the trail while the command is guarded.
+func (a *agent) record(ctx context.Context) (code int, err error) {
+	name, err := node()
+	if err != nil {
+		return 0, err
+	}
+	if _, err := audit.EnsureOperatorKey(a.o.OperatorKey); err != nil {
+		return 0, err
+	}
+	a.trail, err = audit.Open(audit.Options{
+		Dir: a.o.LogDir, Node: name, Agent: a.o.Version, OperatorKey: a.o.OperatorKey,
+		CheckpointFile: a.o.CheckpointFile, Log: a.o.Log,
+	})
+	if err != nil {
+		return 0, err
+	}
+	a.recorder = &recorder{trail: a.trail, metrics: a.metrics}
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var writer errgroup.Group
+	writer.Go(func() error { return a.trail.Run(writing) })
+	code, err = a.guard(ctx)
+	stop()
+	err = errors.Join(err, writer.Wait())
+	a.summarize()
+	return code, err
+}
+
+// guard attaches the programs, runs the command and puts everything back.
+func (a *agent) guard(ctx context.Context) (code int, err error) {
+	a.kernel, err = redirect.New(redirect.Options{ID: a.id, UID: a.user.uid, Log: a.o.Log})
+	if err != nil {
+		return 0, fmt.Errorf("guard the command: %w", err)
+	}
+	a.origins = &origins{kernel: a.kernel}
+	a.metrics.Kernel(a.verdicts)
+	a.append(a.policies.record())
+	a.note(audit.KindAgentAttach, "", map[string]string{
+		"run": a.id, "user": a.user.name, "command": filepath.Base(a.o.Command[0]), // its arguments may hold a password
+	})
+	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
+	defer letGo()
+	var keepers errgroup.Group
+	keeper, err := startKeeper(a.id, a.o.Log)
+	if err == nil {
+		ctx, cancel := context.WithCancel(ctx)
+		keepers.Go(func() error {
+			defer cancel() // without a keeper the command does not go on
+			return keeper.run(keeping)
+		})
+		code, err = a.serve(ctx)
+	}
+	a.ledger()
+	letGo()
+	return code, errors.Join(err, a.release(ctx), keepers.Wait())
+}
+
+// release ends the run, as the keeper does at the same time: whoever is first.
+func (a *agent) release(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	err := errors.Join(a.kernel.Close(), redirect.Release(ctx, "", a.id))
+	if err != nil {
+		a.note(audit.KindAgentDegraded, "release", map[string]string{"run": a.id})
+		return err
+	}
+	a.note(audit.KindAgentDetach, "", map[string]string{"run": a.id})
+	return nil
+}
+
+// serve listens, runs the command, and serves its connections until both it
+// and they have ended.
+func (a *agent) serve(ctx context.Context) (code int, err error) {
+	handler, closing, err := a.handler(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, closing()) }()
+	listeners, err := a.kernel.Listen()
+	if err != nil {
+		return 0, err
+	}
+	server := proxy.New(proxy.Config{
+		Handler: handler, Origins: a.origins, Recorder: a.recorder, Metrics: a.metrics, Log: a.o.Log,
+	})
+	accepting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	sessions, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	working, failed := errgroup.WithContext(ctx)
+	for _, listener := range listeners {
+		working.Go(func() error { return server.Serve(accepting, sessions, listener) })
+	}
+	a.targets.replace(ctx, a.policies.current.Load().Targets())
+	a.feed(ctx)
+	working.Go(func() error { a.watch(accepting); return nil })
+	code, err = a.runCommand(failed, accepting, working)
+	stop()
+	defer time.AfterFunc(a.o.Drain, end).Stop()
+	return code, errors.Join(err, working.Wait())
+}
+
+// runCommand starts the command when all else is ready for it.
+func (a *agent) runCommand(ctx, accepting context.Context, working *errgroup.Group) (code int, err error) {
+	if a.o.MetricsAddress != "" {
+		s, err := newStatus(a.o.MetricsAddress, a.metrics, a.trail.Err, a.ready.Load)
+		if err != nil {
+			return 0, err
+		}
+		working.Go(func() error { return s.run(accepting) })
+	}
+	if a.o.CAFile != "" {
+		if err := writeCA(a.o.CAFile, a.ca.PEM()); err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, os.Remove(a.o.CAFile)) }()
+	}
+	if number := a.signals.pending(); number != 0 {
+		return 128 + number, nil
+	}
+	command, err := startCommand(ctx, a.o.Command, a.user, a.kernel.Command(), a.coreSize, a.o.Drain)
+	if err != nil {
+		return 0, err
+	}
+	working.Go(func() error { a.signals.forward(accepting, command.cmd.Process); return nil })
+	a.ready.Store(true)
+	defer a.ready.Store(false)
+	return command.wait(), nil
+}
+
+// handler makes what serves PostgreSQL, and what closes it.
+func (a *agent) handler(ctx context.Context) (*postgres.Handler, func() error, error) {
+	parser := sql.New(sql.Options{})
+	if err := parser.Warm(ctx); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("start the SQL parser: %w", err), parser.Close())
+	}
+	dialer := net.Dialer{Timeout: dialTimeout}
+	handler, err := postgres.New(postgres.Config{
+		Policy:      a.policies.current.Load,
+		Targets:     a.targets,
+		Identifier:  identifier{token: a.token, user: a.user},
+		Credentials: credential.NewFiles(a.user.uid),
+		Parser:      parser,
+		CA:          a.ca,
+		Dial: func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", addr.String())
+		},
+		Metrics: a.metrics,
+		Log:     a.o.Log,
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, parser.Close())
+	}
+	return handler, func() error { return errors.Join(handler.Close(), parser.Close()) }, nil
+}

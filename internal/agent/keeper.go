@@ -1,0 +1,107 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+
+	"github.com/sirupsen/logrus"
+
+	"postern.dev/postern/internal/redirect"
+)
+
+// self is this very program, also when its file was replaced meanwhile.
+const self = "/proc/self/exe"
+
+// keeperPipe is the descriptor of the pipe in a keeper.
+const keeperPipe = 3
+
+// keeper is the process that ends the run when the agent cannot: it waits for
+// the end of a pipe whose other end the agent alone holds, however the agent
+// ends. Nothing is ever written into the pipe.
+type keeper struct {
+	id  string
+	log logrus.FieldLogger
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	hold *os.File // the agent's end; nil once it let go
+}
+
+// startKeeper starts the keeper of the run called id. It is a child of the
+// agent and so in its cgroup, but in a session of its own, where no signal of
+// the terminal reaches it.
+func startKeeper(id string, log logrus.FieldLogger) (*keeper, error) {
+	k := &keeper{id: id, log: log}
+	return k, k.start()
+}
+
+func (k *keeper) start() error {
+	wait, hold, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start keeper: %w", err)
+	}
+	defer wait.Close()
+	cmd := exec.Command(self, "keeper", k.id)
+	cmd.Dir = "/"
+	cmd.Env = []string{}
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{wait}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return errors.Join(fmt.Errorf("start keeper: %w", err), hold.Close())
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.cmd, k.hold = cmd, hold
+	return nil
+}
+
+// run replaces a keeper that dies, until ctx is done; then the keeper ends the
+// run, and run returns when it has.
+//
+// Errors: no keeper can be started any more, or it could not end the run.
+func (k *keeper) run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, k.letGo)()
+	for {
+		err := k.cmd.Wait()
+		if ctx.Err() != nil {
+			return err
+		}
+		k.log.WithError(err).Warn("Keeper died, another takes its place")
+		k.letGo()
+		if err := k.start(); err != nil {
+			return err
+		}
+		if ctx.Err() != nil { // it was let go before it was there
+			k.letGo()
+		}
+	}
+}
+
+func (k *keeper) letGo() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.hold != nil {
+		k.hold.Close()
+		k.hold = nil
+	}
+}
+
+// Keep waits until the agent of the run called id has ended, and ends the run:
+// what remains of the command is killed before the guard goes.
+func Keep(id string) error {
+	pipe := os.NewFile(keeperPipe, "agent")
+	if pipe == nil {
+		return errors.New("keeper is started by run, not by hand")
+	}
+	if _, err := io.Copy(io.Discard, pipe); err != nil {
+		return fmt.Errorf("wait for agent: %w", err)
+	}
+	return redirect.Release(context.Background(), "", id)
+}

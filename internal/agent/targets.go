@@ -1,0 +1,180 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/internal/redirect"
+	"postern.dev/postern/proxy"
+)
+
+const (
+	resolveInterval = 30 * time.Second
+	resolveTimeout  = 5 * time.Second
+	// A workload that dials addresses nobody knows must not make the agent flood the name server.
+	resolveOnMiss = time.Second
+)
+
+// resolver answers with the addresses of a host name.
+type resolver func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
+// targets are the Targets of the policy in force, with the addresses of their
+// host names as they were last answered.
+type targets struct {
+	resolve resolver
+	log     logrus.FieldLogger
+
+	mu       sync.Mutex
+	list     []*policy.Target
+	names    map[string][]netip.Addr
+	resolved time.Time
+}
+
+// replace takes the Targets of a new policy and looks their names up.
+func (t *targets) replace(ctx context.Context, list []*policy.Target) {
+	t.mu.Lock()
+	t.list = list
+	t.mu.Unlock()
+	t.refresh(ctx)
+}
+
+// refresh looks every name up. One that gets no answer keeps its addresses.
+func (t *targets) refresh(ctx context.Context) {
+	t.mu.Lock()
+	t.resolved = time.Now()
+	list, known := t.list, t.names
+	t.mu.Unlock()
+	fresh := make(map[string][]netip.Addr)
+	for _, target := range list {
+		for _, name := range target.HostNames() {
+			if _, done := fresh[name]; done {
+				continue
+			}
+			fresh[name] = known[name]
+			if addrs, err := t.lookUp(ctx, name); err == nil {
+				fresh[name] = addrs
+			} else {
+				t.log.WithError(err).WithField("host", name).Warn("Host name has no address")
+			}
+		}
+	}
+	t.mu.Lock()
+	t.names = fresh
+	t.mu.Unlock()
+}
+
+func (t *targets) lookUp(ctx context.Context, name string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	addrs, err := t.resolve(ctx, "ip", name)
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	return addrs, err
+}
+
+// Lookup tells which Target an address belongs to. An address of no Target is
+// looked for once more after its names were looked up again: a server may have
+// moved a moment ago.
+//
+// Errors: an address of several Targets belongs to none: what holds for the
+// one must not be had through the other.
+func (t *targets) Lookup(ctx context.Context, dialled netip.AddrPort) (proxy.Destination, bool) {
+	found := t.find(dialled)
+	if len(found) == 0 && t.stale(resolveOnMiss) {
+		t.refresh(ctx)
+		found = t.find(dialled)
+	}
+	if len(found) > 1 {
+		t.log.WithField("address", dialled).Warn("Address belongs to several Targets")
+	}
+	if len(found) != 1 {
+		return proxy.Destination{}, false
+	}
+	return found[0], true
+}
+
+func (t *targets) stale(after time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Since(t.resolved) >= after
+}
+
+func (t *targets) find(dialled netip.AddrPort) []proxy.Destination {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var found []proxy.Destination
+	for _, target := range t.list {
+		if !slices.Contains(target.Ports(), dialled.Port()) {
+			continue
+		}
+		if host, ok := t.host(target, dialled.Addr()); ok {
+			found = append(found, proxy.Destination{Target: target, Host: host, Address: dialled})
+		}
+	}
+	return found
+}
+
+// host is what a Target calls an address: the name that led to it, else the
+// address itself. The caller holds mu.
+func (t *targets) host(target *policy.Target, addr netip.Addr) (string, bool) {
+	for _, name := range target.HostNames() {
+		if slices.Contains(t.names[name], addr) {
+			return name, true
+		}
+	}
+	contains := func(p netip.Prefix) bool { return p.Contains(addr) }
+	if slices.Contains(target.Addrs(), addr) || slices.ContainsFunc(target.Prefixes(), contains) {
+		return addr.String(), true
+	}
+	return "", false
+}
+
+// guarded is what the kernel has to know: every address that a client might
+// use to reach a Target.
+func (t *targets) guarded() redirect.Guarded {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var g redirect.Guarded
+	for _, target := range t.list {
+		g.Sockets = append(g.Sockets, target.Spec.Sockets...)
+		own := t.prefixes(target)
+		for _, port := range target.Ports() {
+			for _, prefix := range own {
+				g.Guards = append(g.Guards, redirect.Guard{Prefix: prefix, Port: port, Target: true})
+			}
+			if target.Spec.UnknownHosts != policy.Pass {
+				// The port means the protocol, on whatever address: a name that
+				// resolves to another address tomorrow is guarded today.
+				g.Guards = append(g.Guards,
+					redirect.Guard{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Port: port},
+					redirect.Guard{Prefix: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Port: port})
+			}
+		}
+		if target.Spec.OtherPorts == policy.Refuse {
+			for _, prefix := range own {
+				g.Guards = append(g.Guards, redirect.Guard{Prefix: prefix, Refuse: true})
+			}
+		}
+	}
+	return g
+}
+
+// prefixes are all addresses of a Target. The caller holds mu.
+func (t *targets) prefixes(target *policy.Target) []netip.Prefix {
+	own := slices.Clone(target.Prefixes())
+	addrs := slices.Clone(target.Addrs())
+	for _, name := range target.HostNames() {
+		addrs = append(addrs, t.names[name]...)
+	}
+	for _, addr := range addrs {
+		own = append(own, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	return own
+}
