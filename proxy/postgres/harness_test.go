@@ -1,0 +1,307 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/sirupsen/logrus"
+
+	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/credential"
+	"postern.dev/postern/internal/identity"
+	"postern.dev/postern/internal/metrics"
+	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/internal/sql"
+	"postern.dev/postern/internal/trust"
+	"postern.dev/postern/proxy"
+	"postern.dev/postern/testenv"
+)
+
+// guarded is a handler behind a listener of its own, in front of a real server.
+// Its clients are a workload that the test describes.
+type guarded struct {
+	*testenv.Postgres
+	address string // that clients connect to
+	trail   *trail
+	handler *Handler
+	ca      *trust.CA
+	policy  atomic.Pointer[policy.Set]
+	origin  atomic.Pointer[proxy.Origin]
+	who     atomic.Pointer[identity.Identity]
+	drain   context.CancelFunc // ends every session
+}
+
+// appPassword is what the server knows the role app by; no client ever has it.
+const appPassword = "only-postern-knows"
+
+// allowAll is a policy that lets everything pass that can be read.
+const allowAll = `{name: all, allow: [ALL], functions: ["*.*"]}`
+
+// guard starts a handler in front of server.
+//
+// Shape: target and access are fields of the Target's and the AccessPolicy's spec,
+// in YAML; rules are the policy's.
+func guard(t testing.TB, server *testenv.Postgres, target, access string, rules ...string) *guarded {
+	t.Helper()
+	g := &guarded{Postgres: server, trail: &trail{}}
+	login := filepath.Join(t.TempDir(), "login.yaml")
+	if err := os.WriteFile(login, []byte("{username: app, password: "+appPassword+"}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(target, "credential:") {
+		target += "\n  credential: {file: " + login + "}"
+	}
+	if !strings.Contains(target, "tls:") {
+		target += "\n  tls: {ca: {file: " + server.CAFile + "}}"
+	}
+	g.load(t, g.documents(target, access, rules...))
+	var err error
+	if g.ca, err = trust.NewCA("test"); err != nil {
+		t.Fatal(err)
+	}
+	g.origin.Store(&proxy.Origin{
+		Dialled:  netip.MustParseAddrPort(server.Address()),
+		Workload: audit.Workload{PID: 7, Process: "client", LinuxUID: 1000, LinuxUser: "ada", Cgroup: 42, Verified: "kernel"},
+	})
+	who := identity.Linux("ada", nil)
+	g.who.Store(&who)
+	g.serve(t)
+	return g
+}
+
+func (g *guarded) documents(target, access string, rules ...string) string {
+	return fmt.Sprintf(`apiVersion: postern.dev/v1alpha1
+kind: Target
+metadata: {name: db}
+spec:
+  protocol: postgres
+  hosts: [127.0.0.1]
+  ports: [%d]
+  %s
+---
+apiVersion: postern.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: agents}
+spec:
+  subjects: [{users: ["linux:ada"]}]
+  targets: [db]
+  %s
+  rules:
+    - %s
+`, g.Port, target, access, strings.Join(rules, "\n    - "))
+}
+
+// load puts a policy into force.
+func (g *guarded) load(t testing.TB, documents string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(path, []byte(documents), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := policy.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.policy.Store(set)
+}
+
+func (g *guarded) serve(t testing.TB) {
+	t.Helper()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	if testing.Verbose() {
+		log.SetOutput(t.Output())
+		log.SetLevel(logrus.DebugLevel)
+	}
+	m := metrics.New()
+	var err error
+	g.handler, err = New(Config{
+		Policy:      g.policy.Load,
+		Targets:     g,
+		Identifier:  g,
+		Credentials: credential.NewFiles(65534),
+		Parser:      parser(t),
+		CA:          g.ca,
+		Dial: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", to.String())
+		},
+		Metrics: m,
+		Log:     log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.address = l.Addr().String()
+	server := proxy.New(proxy.Config{Handler: g.handler, Origins: g, Recorder: g.trail, Metrics: m, Log: log})
+	accepting, stop := context.WithCancel(context.Background())
+	sessions, drain := context.WithCancelCause(context.Background())
+	g.drain = func() { stop(); drain(fmt.Errorf("the agent restarts")) }
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(accepting, sessions, l) }()
+	t.Cleanup(func() {
+		g.drain()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Error("got sessions that do not end, want them to end when told")
+		}
+		g.handler.Close()
+	})
+}
+
+// parser is shared by all tests: compiling it takes seconds.
+func parser(t testing.TB) *sql.Parser {
+	t.Helper()
+	shared.once.Do(func() {
+		shared.parser = sql.New(sql.Options{})
+		shared.err = shared.parser.Warm(context.Background())
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.parser
+}
+
+var shared struct {
+	once   sync.Once
+	parser *sql.Parser
+	err    error
+}
+
+func (g *guarded) Origin(net.Conn) (proxy.Origin, error) {
+	if o := g.origin.Load(); o != nil {
+		return *o, nil
+	}
+	return proxy.Origin{}, fmt.Errorf("no origin")
+}
+
+func (g *guarded) Identify(context.Context, proxy.Origin) (identity.Identity, error) {
+	if who := g.who.Load(); who != nil {
+		return *who, nil
+	}
+	return identity.Identity{}, &identity.Error{Reason: identity.Expired, Message: "the token has expired"}
+}
+
+func (g *guarded) Lookup(_ context.Context, dialled netip.AddrPort) (proxy.Destination, bool) {
+	target, ok := g.policy.Load().Target("db")
+	if !ok || dialled.String() != g.Address() {
+		return proxy.Destination{}, false
+	}
+	return proxy.Destination{Target: target, Host: "127.0.0.1", Address: dialled}, true
+}
+
+// url is the DSN of a client that has no password worth the name.
+func (g *guarded) url(database, options string) string {
+	return fmt.Sprintf("postgres://anybody:wrong@%s/%s?%s", g.address, database, options)
+}
+
+// connect is a client that is in.
+func (g *guarded) connect(t testing.TB, options string) *pgconn.PgConn {
+	t.Helper()
+	conn, err := pgconn.Connect(t.Context(), g.url("postgres", options))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// startServer starts a server that has the role app.
+func startServer(t testing.TB, settings ...string) *testenv.Postgres {
+	t.Helper()
+	server := testenv.StartPostgres(t, settings...)
+	server.MustExec(t, "postgres", "CREATE ROLE app LOGIN PASSWORD '"+appPassword+"'; GRANT ALL ON SCHEMA public TO app; GRANT ALL ON DATABASE postgres TO app")
+	return server
+}
+
+// trail is an audit trail in memory.
+type trail struct {
+	mu      sync.Mutex
+	records []audit.Record
+	waited  map[int64]bool
+	fail    error // of every Append from now on
+	onWait  func(index int64)
+}
+
+func (r *trail) Append(record *audit.Record) (int64, error) {
+	line, err := json.Marshal(record)
+	if err != nil {
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fail != nil {
+		return 0, r.fail
+	}
+	var kept audit.Record
+	if err := json.Unmarshal(line, &kept); err != nil {
+		return 0, err
+	}
+	if kept.ID == "" {
+		kept.ID = audit.NewID()
+	}
+	r.records = append(r.records, kept)
+	return int64(len(r.records)), nil
+}
+
+func (r *trail) Wait(_ context.Context, index int64) error {
+	r.mu.Lock()
+	if r.waited == nil {
+		r.waited = make(map[int64]bool)
+	}
+	r.waited[index] = true
+	onWait := r.onWait
+	r.mu.Unlock()
+	if onWait != nil {
+		onWait(index)
+	}
+	return nil
+}
+
+// all gives the records so far.
+func (r *trail) all() []audit.Record {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.records)
+}
+
+// of gives the records of a kind, once there are n of them.
+func (r *trail) of(t testing.TB, kind audit.Kind, n int) []audit.Record {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		var found []audit.Record
+		for _, record := range r.all() {
+			if record.Kind == kind {
+				found = append(found, record)
+			}
+		}
+		if len(found) >= n {
+			return found
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("got %d records of kind %s, want %d", len(found), kind, n)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
