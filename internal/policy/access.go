@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -44,6 +43,9 @@ func (p *AccessPolicy) check(d *document, l *loader) {
 		l.checkSubjects(d, at+".users", s.Users)
 		l.checkSubjects(d, at+".groups", s.Groups)
 	}
+	if spec.RequireToken && slices.ContainsFunc(spec.Subjects, Selector.hasLinux) {
+		d.warn("spec.requireToken", "is true, and a subject is a Linux user or group, which has no token: it is refused")
+	}
 	if len(spec.Targets) == 0 {
 		d.wrong("spec.targets", "is missing; name the Targets that the policy is about")
 	}
@@ -59,6 +61,11 @@ func (p *AccessPolicy) check(d *document, l *loader) {
 		checkFile(d, "spec.credential.file", spec.Credential.File)
 	}
 	p.checkRules(d, l.expressions.condition)
+}
+
+// hasLinux tells whether a selector names somebody whom the kernel alone proves.
+func (s Selector) hasLinux() bool {
+	return slices.ContainsFunc(slices.Concat(s.Users, s.Groups), func(name string) bool { return strings.HasPrefix(name, "linux:") })
 }
 
 // checkSubjects judges qualified names: their prefix says who vouches for the rest.
@@ -140,7 +147,7 @@ func (r *Rule) compile(d *document, at, policy string, env *cel.Env) *rule {
 		d.wrong(at+".reason", "is more than %d bytes, or has line breaks; clients show it on one line", maxReason)
 	}
 	if c.reason == "" {
-		c.reason = fmt.Sprintf("%s denied", c.words)
+		c.reason = strings.Join(r.Deny, ", ") + " denied"
 	}
 	return c
 }

@@ -224,7 +224,7 @@ func TestDecide(t *testing.T) {
 			"a name with a line break is quoted in the reason",
 			[]string{reads},
 			[]Statement{one("SELECT", "audit.a\nb")},
-			`deny a/: no rule allows SELECT on "audit.a\nb"`,
+			`deny a/: no rule allows SELECT on "audit.\"a\nb\""`,
 		},
 
 		{"SESSION comes with any allow", []string{reads}, []Statement{one("SESSION")}, "allow a/reads"},
@@ -298,6 +298,8 @@ func TestConditions(t *testing.T) {
 	withoutWhere.HasWhere = false
 	rows := one("UPDATE", "public.users")
 	rows.ReturnsRows = true
+	dottedNames := one("UPDATE")
+	dottedNames.Relations = []Relation{{"", "public.users"}, {"A", `b"c`}, {"größe", "b$1"}}
 	for _, row := range []struct {
 		name      string
 		when      string
@@ -310,6 +312,7 @@ func TestConditions(t *testing.T) {
 		{"rows come back", "statement.returnsRows", rows, noon, "true"},
 		{"operations", "'UPDATE' in statement.operations", rows, noon, "true"},
 		{"relations", "statement.relations == ['public.users']", rows, noon, "true"},
+		{"a name with a dot is quoted", `statement.relations == ['"public.users"', '"A"."b""c"', 'größe.b$1']`, dottedNames, noon, "true"},
 		{"unresolved relations", "'users' in statement.relations", one("UPDATE", "users"), noon, "true"},
 		{"functions", "statement.functions.exists(f, f.startsWith('pg_catalog.'))", one("UPDATE", "+pg_catalog.now()"), noon, "true"},
 		{"user", "workload.user == 'linux:ada'", rows, noon, "true"},

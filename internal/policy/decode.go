@@ -137,6 +137,10 @@ func (d *document) decodeStruct(n *node, path string, target reflect.Value) {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
+		if key.Kind != yaml.ScalarNode || key.Anchor != "" || key.Style&yaml.TaggedStyle != 0 {
+			d.wrong(path, "has a key on line %d that is not plain text; write a field's name", key.Line)
+			continue
+		}
 		at := join(path, clip(key.Value))
 		if first, again := seen[key.Value]; again {
 			d.wrong(at, "is given again on line %d, the first time is line %d; keep one", key.Line, first)

@@ -70,7 +70,7 @@ func explainNames(near []*rule, f *facts) string {
 // spoken writes a name for a client, who may have put anything into it.
 func spoken(schema, name string) string {
 	text := dotted(schema, name)
-	if !isPlain(text, 2*maxIdentifier+1) {
+	if !isPlain(text, maxReason) {
 		text = strconv.QuoteToASCII(clip(text))
 	}
 	if schema == "" {

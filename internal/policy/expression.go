@@ -171,11 +171,3 @@ func (f *facts) ResolveName(name string) (any, bool) {
 	}
 	return nil, false
 }
-
-// dotted writes a name as the statement has it, the schema where it is known.
-func dotted(schema, name string) string {
-	if schema == "" {
-		return name
-	}
-	return schema + "." + name
-}

@@ -130,6 +130,7 @@ func TestFormIsStrict(t *testing.T) {
 		{"a tag", "protocol: postgres", "protocol: !!binary cG9zdGdyZXM=", "f:5: Target/db: spec.protocol: has a tag; write the plain value, tags are not read"},
 		{"a key twice", "  protocol: postgres", "  protocol: postgres\n  protocol: postgres", "f:5: Target/db: spec.protocol: is given again on line 6, the first time is line 5; keep one"},
 		{"a key that is no text", "  protocol: postgres", "  protocol: postgres\n  7: 8", "f:6: Target/db: spec.7: is not a field here; the fields are protocol, hosts, ports, sockets, unknownHosts, otherPorts, tls, credential, sensitive, source"},
+		{"a key that is a list", "  protocol: postgres", "  protocol: postgres\n  ? [a]\n  : b", "f:5: Target/db: spec: has a key on line 6 that is not plain text; write a field's name"},
 		{"a list for text", "protocol: postgres", "protocol: [postgres]", "f:5: Target/db: spec.protocol: is a list; want text, put it in quotes"},
 		{"text for a list", "hosts: [db.internal]", "hosts: db.internal", "f:6: Target/db: spec.hosts: is text; want a list: [ … ]"},
 		{"text for a mapping", "metadata: {name: db}", "metadata: db", "f:3: Target/(no name): metadata: is text; want a mapping with name\nf:14: AccessPolicy/readers: spec.targets[0]: there is no Target \"db\"; name one of these files, or add it"},

@@ -133,3 +133,23 @@ func plainPart(text string) (p part, rest string, err error) {
 	}
 	return part{name: name}, rest, nil
 }
+
+// dotted writes a name as a pattern would have it, without the schema where that
+// is not known. A name that holds a dot can so not pass for a name with a schema.
+func dotted(schema, name string) string {
+	if schema == "" {
+		return quoted(name)
+	}
+	return quoted(schema) + "." + quoted(name)
+}
+
+// quoted puts a name in quotes where PostgreSQL wants them.
+func quoted(name string) string {
+	plain := name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' || r == '$' || r >= 0xa0)
+	})
+	if plain {
+		return name
+	}
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}

@@ -53,7 +53,7 @@ type Subject struct {
 }
 
 // matches tells whether the subject fits each field of the selector.
-func (s *Selector) matches(who Subject) bool {
+func (s Selector) matches(who Subject) bool {
 	if len(s.Users) == 0 && len(s.Groups) == 0 {
 		return false
 	}

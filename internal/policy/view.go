@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrNoCredential tells that no policy matches, or that neither one nor the Target names a credential.
@@ -20,7 +21,7 @@ func (e *CredentialConflict) Error() string {
 }
 
 // View is what the policies that match one subject on one Target say together.
-// It is immutable. The zero View is empty and refuses everything.
+// It is immutable. The zero View is empty, refuses everything, and is as strict as can be.
 type View struct {
 	target   *Target
 	who      Subject
@@ -53,8 +54,8 @@ func newView(target *Target, who Subject, matching []*AccessPolicy) *View {
 	}
 	for _, p := range matching {
 		if p.Spec.Mode == Observe {
-			together := append(append([]*AccessPolicy(nil), v.ruling...), p)
-			v.observed = append(v.observed, observation{p.Name(), newRuleSet(together)})
+			together := newRuleSet(slices.Concat(v.ruling, []*AccessPolicy{p}))
+			v.observed = append(v.observed, observation{p.Name(), together})
 		}
 	}
 	if v.enforced == nil {
