@@ -84,7 +84,7 @@ func (j *joiner) at(index int64) (values map[string]*value, strays int, err erro
 		if v.Value != nil {
 			size += len(*v.Value)
 		}
-		if v.Index < index || len(values) > maxParameters || room < size {
+		if v.Index < index || values[v.Field] != nil || len(values) > maxParameters || room < size {
 			strays++
 			continue
 		}

@@ -23,6 +23,7 @@ type expectation struct {
 	size  int64
 	root  tlog.Hash
 	by    string // who says it
+	own   bool   // the log itself, which proves nothing against who has its key
 	final bool   // there are no further records
 }
 
@@ -104,7 +105,7 @@ func (w *walk) addOwn() {
 			continue
 		}
 		w.report.Checkpoints++
-		w.expected = append(w.expected, expectation{size: c.size, root: c.root, by: "its own checkpoint"})
+		w.expected = append(w.expected, expectation{size: c.size, root: c.root, by: "its own checkpoint", own: true})
 	}
 	if len(rest) > 0 && !running(w.dir) {
 		w.warn(FaultCheckpoint, "its last checkpoint is incomplete")
@@ -300,17 +301,27 @@ func (w *walk) meet(e expectation) {
 		w.lost = true
 		w.problems = append(w.problems, w.pending...)
 		w.pending = nil
-		w.problem(FaultHistoryChanged, w.good, "", fmt.Sprintf(
-			"of the records %d to %d at least one is not what %s covers", w.good, e.size-1, e.by))
+		from := w.proven
+		if e.own {
+			from = w.good
+		}
+		w.problem(FaultHistoryChanged, from, "", fmt.Sprintf(
+			"of the records %d to %d at least one is not what %s covers", from, e.size-1, e.by))
 		return
 	default:
 		return
 	}
 	w.good, w.report.Covered = e.size, e.size
+	if !e.own {
+		w.proven = e.size
+	}
 }
 
 // note remembers what the report says of the log.
 func (w *walk) note(r *Record) {
+	if w.last == KindAgentStop {
+		w.problem(FaultRecordsAdded, r.Index, r.ID, "it stands behind agent.stop, which is the last that an agent writes")
+	}
 	w.last = r.Kind
 	if w.report.First.IsZero() {
 		w.report.First = r.Time

@@ -1,0 +1,500 @@
+package audit
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// victim is a node with two closed logs, and what an attacker has at hand.
+type victim struct {
+	*fixture
+	first, second string            // folders of the logs
+	requests      map[string]Record // the fourth record of each log: a request with a value
+	copies        string            // both logs as they were before their last exchange
+	kept          []byte            // the last checkpoint, kept elsewhere
+}
+
+// edited is the index of the record that attackers are after: the second
+// request. Before it are the key, what is said of earlier logs, agent.start,
+// and the first exchange.
+func (v *victim) edited(dir string) int64 { return v.requests[dir].Index }
+
+func newVictim(t *testing.T) *victim {
+	t.Helper()
+	v := &victim{fixture: newFixture(t), requests: make(map[string]Record), copies: t.TempDir()}
+	write := func() string {
+		var request *Record
+		dir := v.write(t, func(l *Log) {
+			exchange(t, l, "select 1")
+			request, _ = exchange(t, l, "select email from users where name = $1", "'ada'")
+			exchange(t, l, "select 2")
+			l.sign()
+			copyLog(t, l.dir, filepath.Join(v.copies, filepath.Base(l.dir)))
+			exchange(t, l, "delete from users")
+		})
+		v.requests[dir] = *request
+		return dir
+	}
+	v.first, v.second = write(), write()
+	var err error
+	if v.kept, err = os.ReadFile(v.o.CheckpointFile); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func copyLog(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// change rewrites one file of a log.
+func change(t testing.TB, dir, name string, edit func([]byte) []byte) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := edit(bytes.Clone(b))
+	if bytes.Equal(after, b) {
+		t.Fatalf("got %s unchanged, want the attack to change it", name)
+	}
+	if err := os.WriteFile(path, after, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const (
+	firstLeaves = "leaves-000001.jsonl"
+	firstValues = "values-000001.jsonl"
+)
+
+// changeLines rewrites the lines of one file of a log.
+func changeLines(t testing.TB, dir, name string, edit func([][]byte) [][]byte) {
+	t.Helper()
+	change(t, dir, name, func(b []byte) []byte {
+		lines := bytes.Split(bytes.TrimSuffix(bytes.TrimRight(b, "\x00"), []byte("\n")), []byte("\n"))
+		return append(bytes.Join(edit(lines), []byte("\n")), '\n')
+	})
+}
+
+func edit(t testing.TB, dir string, index int64, before, after string) {
+	t.Helper()
+	changeLines(t, dir, firstLeaves, func(lines [][]byte) [][]byte {
+		lines[index] = bytes.Replace(lines[index], []byte(before), []byte(after), 1)
+		return lines
+	})
+}
+
+// rehash writes the hashes anew, as they follow from the leaves.
+func rehash(t testing.TB, dir string) *edge {
+	t.Helper()
+	var e edge
+	var stored []byte
+	leaves := newLines(dir, leavesPrefix, maxLeafBytes)
+	defer leaves.close()
+	for line, err := leaves.read(); err == nil; line, err = leaves.read() {
+		stored = e.push(tlog.RecordHash(line), stored)
+	}
+	if err := os.WriteFile(filepath.Join(dir, hashesFile), stored, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &e
+}
+
+// forge gives the log a key that the holder of operatorKey certifies, and signs
+// everything anew with it.
+func forge(t testing.TB, dir, operatorKey string, replaceKeyRecord bool) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, firstLeaves))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	r, err := decodeLeaf(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, public, err := note.GenerateKey(rand.Reader, originPrefix+r.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if replaceKeyRecord {
+		certificate, err := certify(r.Log, public, operatorKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Key = &Key{Public: public, Certificate: certificate}
+		changeLines(t, dir, firstLeaves, func(lines [][]byte) [][]byte {
+			lines[0] = appendRecord(nil, r, new(seal))
+			return lines
+		})
+	}
+	signer, err := note.NewSigner(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := signCheckpoint(r.Log, rehash(t, dir), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, checkpointsFile), c.note, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cutNewest takes the last records of a log and all checkpoints that cover them.
+func cutNewest(t testing.TB, dir string, records int) {
+	t.Helper()
+	left := 0
+	changeLines(t, dir, firstLeaves, func(lines [][]byte) [][]byte {
+		left = len(lines) - records
+		return lines[:left]
+	})
+	rehash(t, dir)
+	change(t, dir, checkpointsFile, func(b []byte) []byte {
+		whole, _ := splitCheckpoints(b)
+		return bytes.Join(slices.DeleteFunc(whole, func(one []byte) bool {
+			c, err := parseCheckpoint(one)
+			return err != nil || c.size > int64(left)
+		}), nil)
+	})
+}
+
+func otherOperator(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "operator")
+	if _, err := EnsureOperatorKey(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// attacks are what somebody with root on the node may do to its logs. A fault's
+// index is relative to the edited record, and named says whether its ID must be.
+var attacks = []struct {
+	name   string
+	attack func(t *testing.T, v *victim)
+	kept   bool // the verifier has a checkpoint that was kept elsewhere
+	fault  Fault
+	index  func(v *victim) int64
+	id     func(v *victim) string
+}{{
+	name:   "edits a record",
+	attack: func(t *testing.T, v *victim) { edit(t, v.first, v.edited(v.first), "linux:ada", "linux:eve") },
+	fault:  FaultRecordChanged,
+	index:  func(v *victim) int64 { return v.edited(v.first) },
+	id:     func(v *victim) string { return v.requests[v.first].ID },
+}, {
+	name:   "makes a record something else than a record",
+	attack: func(t *testing.T, v *victim) { edit(t, v.first, v.edited(v.first), "{", "[") },
+	fault:  FaultRecordChanged,
+	index:  func(v *victim) int64 { return v.edited(v.first) },
+}, {
+	name: "edits a record and the hashes",
+	attack: func(t *testing.T, v *victim) {
+		edit(t, v.first, v.edited(v.first), "linux:ada", "linux:eve")
+		rehash(t, v.first)
+	},
+	fault: FaultHistoryChanged,
+	index: func(v *victim) int64 { return v.edited(v.first) - 2 }, // the checkpoint before it
+}, {
+	name: "edits a record and signs everything with a key and an operator of his own",
+	attack: func(t *testing.T, v *victim) {
+		edit(t, v.second, v.edited(v.second), "linux:ada", "linux:eve")
+		forge(t, v.second, otherOperator(t), true)
+	},
+	fault: FaultKey,
+	index: func(*victim) int64 { return 0 },
+}, {
+	name: "edits a record and signs everything with a key that nobody certified",
+	attack: func(t *testing.T, v *victim) {
+		edit(t, v.second, v.edited(v.second), "linux:ada", "linux:eve")
+		forge(t, v.second, "", false)
+	},
+	fault: FaultCheckpoint,
+}, {
+	name: "edits a record and signs everything with the operator's key, which he stole",
+	attack: func(t *testing.T, v *victim) {
+		edit(t, v.second, v.edited(v.second), "linux:ada", "linux:eve")
+		forge(t, v.second, v.o.OperatorKey, true)
+	},
+	kept:  true,
+	fault: FaultHistoryChanged,
+	index: func(*victim) int64 { return 0 },
+}, {
+	name: "edits an earlier log and signs it with the operator's key, which he stole",
+	attack: func(t *testing.T, v *victim) {
+		edit(t, v.first, v.edited(v.first), "linux:ada", "linux:eve")
+		forge(t, v.first, v.o.OperatorKey, true)
+	},
+	fault: FaultHistoryChanged,
+}, {
+	name:   "cuts the newest records",
+	attack: func(t *testing.T, v *victim) { cutNewest(t, v.second, 2) },
+	kept:   true,
+	fault:  FaultRecordsCut,
+}, {
+	name:   "cuts the newest records of an earlier log",
+	attack: func(t *testing.T, v *victim) { cutNewest(t, v.first, 1) },
+	fault:  FaultRecordsCut,
+}, {
+	name: "cuts the newest records and leaves the checkpoints",
+	attack: func(t *testing.T, v *victim) {
+		changeLines(t, v.second, firstLeaves, func(lines [][]byte) [][]byte { return lines[:len(lines)-1] })
+	},
+	fault: FaultRecordsCut,
+}, {
+	name: "cuts the newest checkpoints",
+	attack: func(t *testing.T, v *victim) {
+		change(t, v.second, checkpointsFile, func(b []byte) []byte {
+			whole, _ := splitCheckpoints(b)
+			return whole[0]
+		})
+	},
+	fault: FaultCheckpoint,
+}, {
+	name:   "takes the checkpoints",
+	attack: func(t *testing.T, v *victim) { remove(t, v.second, checkpointsFile) },
+	fault:  FaultCheckpoint,
+}, {
+	name: "puts an older valid copy of the newest log back",
+	attack: func(t *testing.T, v *victim) {
+		remove(t, v.second, "")
+		copyLog(t, filepath.Join(v.copies, filepath.Base(v.second)), v.second)
+	},
+	kept:  true,
+	fault: FaultRecordsCut,
+}, {
+	name: "puts an older valid copy of an earlier log back",
+	attack: func(t *testing.T, v *victim) {
+		remove(t, v.first, "")
+		copyLog(t, filepath.Join(v.copies, filepath.Base(v.first)), v.first)
+	},
+	fault: FaultRecordsCut,
+}, {
+	name: "swaps two records",
+	attack: func(t *testing.T, v *victim) {
+		changeLines(t, v.first, firstLeaves, func(lines [][]byte) [][]byte {
+			i := v.edited(v.first)
+			lines[i], lines[i+1] = lines[i+1], lines[i]
+			return lines
+		})
+	},
+	fault: FaultRecordMisplaced,
+	index: func(v *victim) int64 { return v.edited(v.first) },
+	id:    func(v *victim) string { return v.requests[v.first].ID },
+}, {
+	name: "takes a record from the middle",
+	attack: func(t *testing.T, v *victim) {
+		changeLines(t, v.first, firstLeaves, func(lines [][]byte) [][]byte {
+			i := v.edited(v.first)
+			return slices.Delete(lines, int(i), int(i)+1)
+		})
+	},
+	fault: FaultRecordMissing,
+	index: func(v *victim) int64 { return v.edited(v.first) },
+}, {
+	name: "repeats a record",
+	attack: func(t *testing.T, v *victim) {
+		changeLines(t, v.first, firstLeaves, func(lines [][]byte) [][]byte {
+			i := int(v.edited(v.first))
+			return slices.Insert(lines, i+2, lines[i])
+		})
+	},
+	fault: FaultRecordMisplaced,
+	index: func(v *victim) int64 { return v.edited(v.first) },
+	id:    func(v *victim) string { return v.requests[v.first].ID },
+}, {
+	name: "takes records of another log",
+	attack: func(t *testing.T, v *victim) {
+		edit(t, v.first, v.edited(v.first), filepath.Base(v.first), filepath.Base(v.second))
+	},
+	fault: FaultRecordMisplaced,
+	index: func(v *victim) int64 { return v.edited(v.first) },
+	id:    func(v *victim) string { return v.requests[v.first].ID },
+}, {
+	name: "hides records behind a zero byte",
+	attack: func(t *testing.T, v *victim) {
+		edit(t, v.second, v.edited(v.second), "{", "\x00")
+	},
+	fault: FaultRecordsCut,
+	index: func(v *victim) int64 { return v.edited(v.second) },
+}, {
+	name: "adds records to a closed log",
+	attack: func(t *testing.T, v *victim) {
+		changeLines(t, v.second, firstLeaves, func(lines [][]byte) [][]byte { return addForged(t, v.second, lines) })
+	},
+	fault: FaultRecordsAdded,
+}, {
+	name: "adds records to an earlier log whose agent was killed",
+	attack: func(t *testing.T, v *victim) {
+		cutNewest(t, v.second, 1)
+		v.write(t, func(*Log) {})
+		changeLines(t, v.second, firstLeaves, func(lines [][]byte) [][]byte { return addForged(t, v.second, lines) })
+	},
+	fault: FaultRecordsAdded,
+}, {
+	name: "edits a value",
+	attack: func(t *testing.T, v *victim) {
+		change(t, v.first, firstValues, func(b []byte) []byte { return bytes.Replace(b, []byte("'ada'"), []byte("'eve'"), 1) })
+	},
+	fault: FaultValueChanged,
+	index: func(v *victim) int64 { return v.edited(v.first) },
+	id:    func(v *victim) string { return v.requests[v.first].ID },
+}, {
+	name: "takes a value",
+	attack: func(t *testing.T, v *victim) {
+		changeLines(t, v.first, firstValues, func(lines [][]byte) [][]byte {
+			return slices.DeleteFunc(lines, func(line []byte) bool { return bytes.Contains(line, []byte("'ada'")) })
+		})
+	},
+	fault: FaultValueMissing,
+	index: func(v *victim) int64 { return v.edited(v.first) },
+	id:    func(v *victim) string { return v.requests[v.first].ID },
+}, {
+	name: "adds a value",
+	attack: func(t *testing.T, v *victim) {
+		changeLines(t, v.first, firstValues, func(lines [][]byte) [][]byte { return slices.Insert(lines, 1, lines[0]) })
+	},
+	fault: FaultValueChanged,
+}, {
+	name:   "takes an earlier log",
+	attack: func(t *testing.T, v *victim) { remove(t, v.first, "") },
+	fault:  FaultLogMissing,
+}, {
+	name:   "takes the newest log",
+	attack: func(t *testing.T, v *victim) { remove(t, v.second, "") },
+	kept:   true,
+	fault:  FaultLogMissing,
+}, {
+	name:   "empties a log",
+	attack: func(t *testing.T, v *victim) { remove(t, v.first, firstLeaves) },
+	fault:  FaultRecordsCut,
+	index:  func(*victim) int64 { return 0 },
+}, {
+	name:   "renames a log",
+	attack: func(t *testing.T, v *victim) { rename(t, v.first, v.first+"0") },
+	fault:  FaultRecordMisplaced,
+}, {
+	name: "edits the hashes",
+	attack: func(t *testing.T, v *victim) {
+		change(t, v.first, hashesFile, func(b []byte) []byte { b[0] ^= 1; return b })
+	},
+	fault: FaultHashes,
+}, {
+	name:   "takes the hashes",
+	attack: func(t *testing.T, v *victim) { remove(t, v.first, hashesFile) },
+	fault:  FaultHashes,
+}}
+
+func remove(t testing.TB, dir, name string) {
+	t.Helper()
+	if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rename(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// addForged adds a record that fits, but that the log's agent has not written.
+func addForged(t testing.TB, dir string, lines [][]byte) [][]byte {
+	t.Helper()
+	r, err := decodeLeaf(lines[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := &Record{Log: r.Log, Index: int64(len(lines)), ID: NewID(), Kind: KindOutcome, Outcome: &Outcome{Status: StatusOK}}
+	return append(lines, appendRecord(nil, forged, new(seal)))
+}
+
+func TestVerifyFindsEveryAttack(t *testing.T) {
+	for _, row := range attacks {
+		t.Run(row.name, func(t *testing.T) {
+			v := newVictim(t)
+			kept := [][]byte{}
+			if row.kept {
+				kept = append(kept, v.kept)
+			}
+			if r := v.verify(t, kept...); len(r.Problems)+len(r.Warnings) > 0 {
+				t.Fatalf("got %+v, %+v before the attack, want nothing wrong", r.Problems, r.Warnings)
+			}
+			row.attack(t, v)
+			r := v.verify(t, kept...)
+			i := slices.IndexFunc(r.Problems, func(p Problem) bool {
+				return p.Fault == row.fault && (row.index == nil || row.index(v) == p.Index) && (row.id == nil || row.id(v) == p.ID)
+			})
+			if i < 0 {
+				t.Errorf("got %+v, want %s, and the record", r.Problems, row.fault)
+			}
+		})
+	}
+}
+
+func TestVerifyWarnsOfALogThatMayHaveBeenCut(t *testing.T) {
+	v := newVictim(t)
+	cutNewest(t, v.second, 2)
+	r := v.verify(t)
+	if len(r.Problems) != 0 || len(r.Warnings) != 1 || r.Warnings[0].Fault != FaultNotClosed {
+		t.Errorf("got %+v, %+v, want a warning: without a kept checkpoint nobody can tell", r.Problems, r.Warnings)
+	}
+}
+
+func TestVerifyTakesAnyPartOfTheTree(t *testing.T) {
+	v := newVictim(t)
+	for name, dir := range map[string]string{"all": v.dir, "node": filepath.Dir(v.first), "log": v.second} {
+		r, err := Verify(t.Context(), VerifyOptions{Dir: dir, OperatorKeys: []string{v.public}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 2
+		if dir == v.second {
+			want = 1
+		}
+		if got := len(r.Logs); got != want {
+			t.Errorf("got %d logs below the folder of %s, want %d", got, name, want)
+		}
+		// The second log speaks of the first, which is not there when it is looked at alone.
+		if got := slices.ContainsFunc(r.Problems, func(p Problem) bool { return p.Fault != FaultLogMissing }); got {
+			t.Errorf("got %+v below the folder of %s, want nothing else wrong", r.Problems, name)
+		}
+	}
+}
+
+func TestVerifyRefusesWithoutWhatItNeeds(t *testing.T) {
+	v := newVictim(t)
+	for name, o := range map[string]VerifyOptions{
+		"no key":           {Dir: v.dir},
+		"no such key":      {Dir: v.dir, OperatorKeys: []string{"postern+00+x"}},
+		"no such folder":   {Dir: v.dir + "0", OperatorKeys: []string{v.public}},
+		"an empty folder":  {Dir: t.TempDir(), OperatorKeys: []string{v.public}},
+		"not a checkpoint": {Dir: v.dir, OperatorKeys: []string{v.public}, Checkpoints: [][]byte{[]byte("a\nb\nc\nd\ne\n")}},
+		"half of one":      {Dir: v.dir, OperatorKeys: []string{v.public}, Checkpoints: [][]byte{v.kept[:20]}},
+	} {
+		if _, err := Verify(t.Context(), o); err == nil {
+			t.Errorf("got no error with %s, want one", name)
+		}
+	}
+	_, err := Verify(t.Context(), VerifyOptions{Dir: t.TempDir(), OperatorKeys: []string{v.public}})
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no audit logs") {
+		t.Errorf("got %v, want it to say that there are no logs", err)
+	}
+}
