@@ -54,6 +54,7 @@ type walk struct {
 	hashes *os.File
 
 	good    int64        // the largest size that was found as expected
+	proven  int64        // the same, as expected by others than the log itself
 	end     *expectation // of whoever found it finished
 	lost    bool         // neither tree had the root that was expected
 	pending []Problem    // of records since then
