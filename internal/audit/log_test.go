@@ -1,12 +1,16 @@
 package audit
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/mod/sumdb/tlog"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -110,5 +114,172 @@ func TestLogVerifiesAndHoldsNoValueInItsLeaves(t *testing.T) {
 	}
 	if strings.Contains(string(b), "sentinel") || strings.Contains(string(b), "ada'") {
 		t.Errorf("got a leaf with a value in it, want commitments only:\n%s", b)
+	}
+}
+
+func TestEveryEmittedRecordValidates(t *testing.T) {
+	f := newFixture(t)
+	f.write(t, func(l *Log) { exchange(t, l, "select 1", "'a'") })
+	l := open(t, f)
+	begun(t, l)
+	abandon(t, l)
+	edit(t, l.dir, 1, "{", "[")
+	f.write(t, func(*Log) {})
+	s := schema(t)
+	dirs, err := Logs(f.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[Kind]bool)
+	for _, dir := range dirs {
+		b, err := os.ReadFile(filepath.Join(dir, firstLeaves))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(b) {
+			r, err := decodeLeaf(bytes.TrimSuffix(line, []byte("\n")))
+			if err != nil {
+				continue // the one that was damaged above, and unused room
+			}
+			seen[r.Kind] = true
+			if err := valid(t, s, line); err != nil {
+				t.Errorf("got %v, want %s valid", err, line)
+			}
+		}
+	}
+	for _, want := range []Kind{KindKey, KindPrevious, KindLoss, KindAgentStart, KindAgentStop, KindRequest, KindOutcome} {
+		if !seen[want] {
+			t.Errorf("got no record of kind %s, want one", want)
+		}
+	}
+}
+
+func TestManyAppendersGetEveryIndexOnce(t *testing.T) {
+	f := newFixture(t)
+	f.o.SegmentBytes = minSegmentBytes
+	const appenders, each = 16, 100
+	indexes := make([][]int64, appenders)
+	dir := f.write(t, func(l *Log) {
+		var g errgroup.Group
+		for i := range appenders {
+			g.Go(func() error {
+				for range each {
+					r := benchRecord("request")
+					r.Request.Text = strings.Repeat("é", 1000)
+					index, err := l.Append(r)
+					if err != nil {
+						return err
+					}
+					if i%2 == 0 {
+						if err := l.Wait(t.Context(), index); err != nil {
+							return err
+						}
+					}
+					indexes[i] = append(indexes[i], index)
+				}
+				return nil
+			})
+		}
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	all := slices.Sorted(slices.Values(slices.Concat(indexes...)))
+	for i, got := range all {
+		if want := all[0] + int64(i); got != want {
+			t.Fatalf("got index %d, want %d", got, want)
+		}
+	}
+	if got, want := len(all), appenders*each; got != want {
+		t.Errorf("got %d indexes, want %d", got, want)
+	}
+	if segments, _ := filepath.Glob(filepath.Join(dir, "values-*")); len(segments) < 3 { // the pattern is good
+		t.Errorf("got segments %v, want at least 3", segments)
+	}
+	r := f.verify(t)
+	if len(r.Problems)+len(r.Warnings) > 0 || r.Logs[0].Values != 2*appenders*each {
+		t.Errorf("got %+v, %+v and %d values, want nothing wrong and %d", r.Problems, r.Warnings, r.Logs[0].Values, 2*appenders*each)
+	}
+	for _, e := range ofKind(read(t, dir), KindRequest) {
+		if e.Request.Text != strings.Repeat("é", 1000) {
+			t.Fatalf("got %q at %d, want its text", e.Request.Text, e.Index)
+		}
+	}
+}
+
+func TestReadersSeeValuesAndWhatIsErased(t *testing.T) {
+	f := newFixture(t)
+	f.o.MaxValueBytes = 16
+	texts := []string{"select 'é'", "a\xff\x00b", "", strings.Repeat("é", 20)}
+	want := []string{"select 'é'", "a\xff\x00b", "", strings.Repeat("é", 8)}
+	dir := f.write(t, func(l *Log) {
+		for _, text := range texts {
+			exchange(t, l, text)
+		}
+	})
+	for i, e := range ofKind(read(t, dir), KindRequest) {
+		if e.Request.Text != want[i] || len(e.Missing) > 0 {
+			t.Errorf("got %q, missing %v, want %q", e.Request.Text, e.Missing, want[i])
+		}
+		if got, want := e.Request.Truncated, i == 3; got != want {
+			t.Errorf("got truncated %t of %q, want %t", got, e.Request.Text, want)
+		}
+	}
+	remove(t, dir, firstValues)
+	e := ofKind(read(t, dir), KindRequest)[0]
+	if !slices.Equal(e.Missing, []string{fieldText}) || !isCommitment(e.Request.Text) {
+		t.Errorf("got %q, missing %v, want the commitment in place of the erased text", e.Request.Text, e.Missing)
+	}
+}
+
+func TestReaderFollowsAWriter(t *testing.T) {
+	f := newFixture(t)
+	f.write(t, func(l *Log) {
+		r := NewReader(l.dir)
+		defer r.Close()
+		drain := func() (last *Entry) {
+			for {
+				e, err := r.Next()
+				if err == io.EOF {
+					return last
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				last = e
+			}
+		}
+		drain()
+		for range 3 {
+			request, outcome := exchange(t, l, "select 1")
+			if got := drain(); got == nil || got.ID != outcome.ID || got.RequestID != request.ID {
+				t.Fatalf("got %+v, want the outcome of %s", got, request.ID)
+			}
+		}
+	})
+}
+
+func TestEdgeHasTheRootsOfTlog(t *testing.T) {
+	var e edge
+	var stored []byte
+	reader := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		hashes := make([]tlog.Hash, len(indexes))
+		for i, index := range indexes {
+			copy(hashes[i][:], stored[index*tlog.HashSize:])
+		}
+		return hashes, nil
+	})
+	for n := range int64(130) {
+		want, err := tlog.TreeHash(n, reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := e.root(); got != want {
+			t.Fatalf("got root %v of %d leaves, want %v", got, n, want)
+		}
+		stored = e.push(tlog.RecordHash([]byte{byte(n)}), stored)
+		if got, want := int64(len(stored)), tlog.StoredHashCount(n+1)*tlog.HashSize; got != want {
+			t.Fatalf("got %d bytes of hashes for %d leaves, want %d", got, n+1, want)
+		}
 	}
 }
