@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -435,6 +436,26 @@ func TestNothingIsClosed(t *testing.T) {
 	if got := new(Decision).Action; got != Deny {
 		t.Errorf("got %v from the zero Decision, want deny", got)
 	}
+}
+
+// TestDecideInManyGoroutines has its say under the race detector.
+func TestDecideInManyGoroutines(t *testing.T) {
+	view := policySet(t, `rules: [{name: reads, allow: [SELECT], when: "size(statement.relations) == 1"}]`).View("db", ada)
+	var wait sync.WaitGroup
+	for n := range 8 {
+		wait.Go(func() {
+			statement, want := one("SELECT", "public.users"), Allow
+			if n%2 == 1 {
+				statement, want = one("SELECT"), Deny
+			}
+			for range 100 {
+				if got := view.Decide(Request{Statements: []Statement{statement}}); got.Action != want {
+					t.Errorf("got %+v, want %s", got, want)
+				}
+			}
+		})
+	}
+	wait.Wait()
 }
 
 func BenchmarkDecide(b *testing.B) {

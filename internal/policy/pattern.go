@@ -28,9 +28,10 @@ func (p part) meets(q part) bool { return p.any || q.any || p.name == q.name }
 // pattern is a name of a relation or function with its schema.
 type pattern struct{ schema, name part }
 
-// covers tells that the pattern surely holds for a name; a schema that is not known needs "*".
+// covers tells that the pattern surely holds for a name; a schema that is not
+// known, "", is no part's name, so that only "*" does.
 func (p pattern) covers(schema, name string) bool {
-	return (p.schema.any || schema != "" && p.schema.name == schema) && p.name.is(name)
+	return p.schema.is(schema) && p.name.is(name)
 }
 
 // touches tells that the pattern may hold for a name whose schema or self may be unknown.

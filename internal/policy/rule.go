@@ -53,11 +53,8 @@ func (r *rule) covers(f *facts) bool {
 	if f.words&^(r.words|wordSession) != 0 {
 		return false
 	}
-	if f.words&wordUnknown != 0 {
-		if len(r.relations) > 0 || len(r.functions) > 0 {
-			return false
-		}
-	} else if r.uncoveredRelation(f.statement) != nil || r.uncoveredFunction(f.statement) != nil {
+	// A rule that allows UNKNOWN limits neither relations nor functions: Load sees to it.
+	if f.words&wordUnknown == 0 && (r.uncoveredRelation(f.statement) != nil || r.uncoveredFunction(f.statement) != nil) {
 		return false
 	}
 	if r.when == nil {

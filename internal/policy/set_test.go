@@ -38,6 +38,12 @@ func TestSubjectsMatchEachFieldByAnyEntry(t *testing.T) {
 	}
 }
 
+func TestEmptySelectorMatchesNobody(t *testing.T) {
+	if (Selector{}).matches(ada) || (Selector{}).matches(Subject{}) {
+		t.Error("got a match from a selector without users and groups, want none")
+	}
+}
+
 func TestStrictestRules(t *testing.T) {
 	const rules = "\nrules: [{name: reads, allow: [SELECT]}]"
 	for _, row := range []struct {

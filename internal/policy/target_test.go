@@ -229,3 +229,14 @@ func TestPatterns(t *testing.T) {
 		}
 	}
 }
+
+func TestNames(t *testing.T) {
+	for text, want := range map[string]bool{
+		"a": true, "orders-db": true, "0": true, strings.Repeat("x", 63): true,
+		"": false, "-a": false, "a-": false, "A": false, "a_b": false, "a.b": false, "a:b": false, "é": false, strings.Repeat("x", 64): false,
+	} {
+		if got := isLabel(text); got != want {
+			t.Errorf("got %v for %q, want %v", got, text, want)
+		}
+	}
+}
