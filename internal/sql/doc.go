@@ -3,7 +3,7 @@
 // changes, and whether a sensitive column is used other than as an output column.
 //
 // The grammar is PostgreSQL 17's own (libpg_query, in WebAssembly, so that
-// a crash of its C code is one statement's UNKNOWN and never the process's
+// a crash of its C code is an UNKNOWN statement and never the process's
 // end). What the grammar does not know, what is too long or too deep and what
 // no table here has an entry for is UNKNOWN: policies refuse it.
 //

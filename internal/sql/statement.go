@@ -1,5 +1,7 @@
 package sql
 
+import pg "github.com/pganalyze/pg_query_go/v6"
+
 // The words of a statement: what a policy allows and denies.
 const (
 	Select      = "SELECT"
@@ -20,6 +22,7 @@ const (
 	Lock        = "LOCK"
 	Set         = "SET"
 	Session     = "SESSION"
+	Replication = "REPLICATION"
 	Unknown     = "UNKNOWN"
 )
 
@@ -51,6 +54,8 @@ type Statement struct {
 	Inner        *Statement // what PREPARE, DECLARE and EXPLAIN carry
 	Settings     []Setting  // what SET, RESET and set_config() change
 	HasPasswords bool       // the text may hold a credential: it must not be recorded, not even redacted
+
+	tree *pg.Node // nil where nothing could be read
 }
 
 // Kind tells the statements apart that change what later ones mean.
