@@ -207,3 +207,79 @@ func TestLibPqRunsUnchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// python runs a program with an interpreter that has the modules.
+func (g *guarded) python(t *testing.T, program string, modules ...string) string {
+	t.Helper()
+	for _, interpreter := range []string{"python3", "/usr/bin/python3"} {
+		if exec.Command(interpreter, "-c", "import "+strings.Join(modules, ", ")).Run() == nil {
+			return g.run(t, program, interpreter, "-")
+		}
+	}
+	testenv.Need(t, false, "python3 with "+strings.Join(modules, " and "))
+	return ""
+}
+
+func TestPsycopgRunsUnchanged(t *testing.T) {
+	g := guard(t, startServer(t), "", "", allowAll)
+	got := g.python(t, `
+import psycopg
+with psycopg.connect("", autocommit=False) as conn:
+    with conn.cursor() as cur:
+        for i in range(8):                      # prepared by the driver from the sixth on
+            cur.execute("SELECT %s::int + 1", (i,))
+            assert cur.fetchone() == (i + 1,)
+        cur.execute("SELECT %b::int", (7,))
+        cur.execute("CREATE TEMP TABLE t (n int, s text)")
+        cur.executemany("INSERT INTO t VALUES (%s, %s)", [(i, str(i)) for i in range(50)])
+        with cur.copy("COPY t FROM STDIN") as copy:
+            for i in range(50):
+                copy.write_row((i, None))
+        with cur.copy("COPY t TO STDOUT") as copy:
+            assert len(list(copy.rows())) == 100
+    conn.commit()
+    with conn.cursor(name="server_side") as cur:
+        cur.execute("SELECT n FROM t ORDER BY n")
+        assert len(cur.fetchmany(30)) == 30 and len(cur.fetchall()) == 70
+    with conn.pipeline(), conn.cursor() as cur:
+        for i in range(200):
+            cur.execute("INSERT INTO t VALUES (%s, 'piped')", (i,))
+    with conn.cursor(binary=True) as cur:
+        assert cur.execute("SELECT count(*) FROM t WHERE s = 'piped'").fetchone() == (200,)
+    try:
+        conn.execute("SELECT 1/0")
+    except psycopg.errors.DivisionByZero:
+        conn.rollback()
+    print(conn.execute("SELECT 'done'").fetchone()[0])
+`, "psycopg")
+	if want := "done\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestSQLAlchemyRunsUnchanged(t *testing.T) {
+	g := guard(t, startServer(t), "", "", allowAll)
+	got := g.python(t, `
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+class Base(DeclarativeBase): pass
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item: Mapped[str]
+engine = sa.create_engine("postgresql+psycopg://")
+Base.metadata.create_all(engine)
+with Session(engine) as session:
+    session.add_all([Order(item=f"item {i}") for i in range(20)])
+    session.commit()
+    order = session.scalars(sa.select(Order).where(Order.item == "item 7")).one()
+    order.item = "changed"
+    session.commit()
+    print(session.scalar(sa.select(sa.func.count()).select_from(Order).where(Order.item == "changed")))
+print(sa.inspect(engine).get_table_names())
+Base.metadata.drop_all(engine)
+`, "psycopg", "sqlalchemy")
+	if want := "1\n['orders']\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -42,6 +42,7 @@ type guarded struct {
 	origin  atomic.Pointer[proxy.Origin]
 	who     atomic.Pointer[identity.Identity]
 	drain   context.CancelFunc // ends every session
+	instead string             // address of another server that is dialled
 }
 
 // appPassword is what the server knows the role app by; no client ever has it.
@@ -136,6 +137,9 @@ func (g *guarded) serve(t testing.TB) {
 		Parser:      parser(t),
 		CA:          g.ca,
 		Dial: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+			if g.instead != "" {
+				return (&net.Dialer{}).DialContext(ctx, "tcp", g.instead)
+			}
 			return (&net.Dialer{}).DialContext(ctx, "tcp", to.String())
 		},
 		Metrics: m,
