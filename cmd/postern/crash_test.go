@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"postern.dev/postern/testenv"
+)
+
+// TestNoWayOpensWhoeverIsKilled kills what guards a command while the command
+// connects as fast as it can, with a password that lets it in at the server.
+func TestNoWayOpensWhoeverIsKilled(t *testing.T) {
+	for name, row := range map[string]struct {
+		agent, keeper bool
+	}{
+		"agent":  {agent: true},
+		"keeper": {keeper: true},
+		"both":   {agent: true, keeper: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "linux:"+guest)
+			before := rootPrograms(t)
+			role := "direct_" + name
+			shared.server.MustExec(t, "postgres", "CREATE ROLE "+role+" LOGIN PASSWORD 'right'")
+			p := w.startWorker(t, role)
+			eventually(t, "connections through Postern", func() bool { return strings.Count(p.stdout.String(), testenv.Superuser) > 20 })
+			if row.keeper {
+				kill(t, keeperOf(t, p))
+			}
+			if row.agent {
+				kill(t, p.Process.Pid)
+			}
+			w.afterwards(t, p, row.agent, row.keeper)
+			if strings.Contains(p.stdout.String(), role) {
+				t.Errorf("got a connection as %s, want none around Postern", role)
+			}
+			w.nothingLeft(t, before)
+		})
+	}
+}
+
+// afterwards checks what has to happen once agent or keeper are dead.
+func (w *world) afterwards(t *testing.T, p *process, agent, keeper bool) {
+	t.Helper()
+	group := filepath.Join(cgroups(t), "postern-"+w.runs(t)[0])
+	switch {
+	case !agent: // the agent has started another keeper, and goes on
+		eventually(t, "another keeper", func() bool { return keeperOf(t, p) != 0 })
+		served := strings.Count(p.stdout.String(), testenv.Superuser)
+		eventually(t, "more connections through Postern", func() bool { return strings.Count(p.stdout.String(), testenv.Superuser) > served+20 })
+		if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if r := p.end(t); r.code != 128+15 {
+			t.Errorf("got exit code %d, want %d", r.code, 128+15)
+		}
+	case !keeper: // which has ended the command, and then let go
+		eventually(t, "the end of the run", func() bool { return !exists(group) })
+		_ = p.Wait()
+	default: // the command lives, refused; the next run ends it
+		refused := strings.Count(p.stdout.String(), "refused")
+		eventually(t, "refused connections", func() bool { return strings.Count(p.stdout.String(), "refused") > refused+20 })
+		r := w.run(t, "true")
+		if r.code != 0 || !strings.Contains(r.stderr, "Cleared a run that nobody had ended") {
+			t.Errorf("got exit code %d and %q, want 0 and a word about what was cleared", r.code, r.stderr)
+		}
+		if exists(group) {
+			t.Errorf("got %s after the next run, want it gone", group)
+		}
+		_ = p.Wait()
+	}
+}
+
+// startWorker starts the test binary under guard, with the password of role.
+func (w *world) startWorker(t *testing.T, role string) *process {
+	t.Helper()
+	t.Setenv(workerVariable, fmt.Sprintf("host=localhost port=%d user=%s password=right dbname=postgres sslmode=prefer", w.port, role))
+	return w.start(t, filepath.Join(shared.dir, worker))
+}
+
+// keeperOf is the process ID of a run's keeper, or 0.
+func keeperOf(t *testing.T, p *process) int {
+	t.Helper()
+	for _, one := range processesOf(t, filepath.Join(shared.dir, postern)) {
+		status, _ := os.ReadFile(filepath.Join("/proc", one, "status"))
+		words, _ := os.ReadFile(filepath.Join("/proc", one, "cmdline"))
+		if strings.Contains(string(status), fmt.Sprintf("PPid:\t%d\n", p.Process.Pid)) && strings.Contains(string(words), "\x00keeper\x00") {
+			pid, _ := strconv.Atoi(one)
+			return pid
+		}
+	}
+	return 0
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	if pid == 0 {
+		t.Fatal("got no process to kill, want one")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
