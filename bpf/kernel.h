@@ -53,6 +53,7 @@ enum {
 };
 
 enum { AF_INET = 2, AF_INET6 = 10 };
+enum { SOCK_STREAM = 1 };
 enum { EPERM = 1, ECONNREFUSED = 111 };
 
 enum {

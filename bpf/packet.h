@@ -15,7 +15,21 @@ enum packet {
 struct destination {
 	struct address addr;
 	__be16 port;
+	bool tcp;
+	bool reset;
 };
+
+/* RFC 9293 section 3.1, as far as the flags. */
+struct tcp {
+	__be16 source;
+	__be16 destination;
+	__be32 sequence;
+	__be32 acknowledgment;
+	__u8 offset;
+	__u8 flags;
+};
+
+enum { TCP_RST = 1 << 2 };
 
 /* RFC 791 section 3.1. */
 struct ipv4 {
@@ -59,12 +73,21 @@ static ALWAYS_INLINE enum packet read_ports(struct __sk_buff *skb, __u32 offset,
 					    struct destination *d)
 {
 	__be16 ports[2];
+	struct tcp tcp;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+	if (protocol == IPPROTO_UDP) {
+		if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
+			return PACKET_OPAQUE;
+		d->port = ports[1];
+		return PACKET_PORTS;
+	}
+	if (protocol != IPPROTO_TCP)
 		return PACKET_OTHER;
-	if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
+	if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)))
 		return PACKET_OPAQUE;
-	d->port = ports[1];
+	d->port = tcp.destination;
+	d->tcp = true;
+	d->reset = tcp.flags & TCP_RST;
 	return PACKET_PORTS;
 }
 

@@ -99,7 +99,7 @@ static ALWAYS_INLINE enum verdict on_connect(struct bpf_sock_addr *ctx, bool v4)
 		return unreachable();
 	if (!has_ports(ctx))
 		return PROCEED;
-	if (is_listener(run, &a, ctx->user_port))
+	if (ctx->type == SOCK_STREAM && is_listener(run, &a, ctx->user_port))
 		return forbidden(REFUSED);
 	guard = find(&a, ctx->user_port);
 	if (!guard) {
@@ -171,7 +171,7 @@ static ALWAYS_INLINE enum verdict on_bind(struct bpf_sock_addr *ctx)
 {
 	struct run *run = the_run();
 
-	if (run && run->port && ctx->user_port == run->port)
+	if (run && run->port && ctx->user_port == run->port && ctx->type == SOCK_STREAM)
 		return forbidden(REFUSED);
 	return PROCEED;
 }
@@ -242,16 +242,19 @@ static ALWAYS_INLINE enum verdict on_egress(struct __sk_buff *skb)
 		return PROCEED;
 	if (kind == PACKET_OPAQUE || !run || !run->fed)
 		return forbidden(DROPPED);
-	if (is_listener(run, &d.addr, d.port)) {
-		if (sk)
-			sk = bpf_sk_fullsock(sk);
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	if (d.tcp && is_listener(run, &d.addr, d.port)) {
 		if (sk && bpf_sk_storage_get(&client, sk, NULL, 0))
 			return PROCEED;
 		return forbidden(DROPPED);
 	}
-	if (find(&d.addr, d.port))
-		return forbidden(DROPPED);
-	return PROCEED;
+	if (!find(&d.addr, d.port))
+		return PROCEED;
+	/* The end of an earlier connection, or its server would wait for hours. */
+	if (d.reset && sk && sk->type == SOCK_STREAM)
+		return PROCEED;
+	return forbidden(DROPPED);
 }
 
 SEC("cgroup_skb/egress")

@@ -81,16 +81,9 @@ func (n *Netns) Sysctl(t testing.TB, name, value string) {
 	}
 }
 
-// Loopback gives the loopback interface more addresses.
-func (n *Netns) Loopback(t testing.TB, prefixes ...netip.Prefix) {
-	t.Helper()
-	if err := n.Do(func() error { return setAddresses("lo", prefixes) }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Connect joins two namespaces by a veth pair with the given addresses; once for
-// each namespace.
+// each namespace. Both know each other's hardware address: the first packet of
+// IPv6's neighbour discovery is lost while the pair comes up, which is a second.
 func (n *Netns) Connect(t testing.TB, peer *Netns, own, peers []netip.Prefix) {
 	t.Helper()
 	err := n.Do(func() error {
@@ -100,10 +93,44 @@ func (n *Netns) Connect(t testing.TB, peer *Netns, own, peers []netip.Prefix) {
 		}
 		return setAddresses(veth, own)
 	})
-	err = errors.Join(err, peer.Do(func() error { return setAddresses(veth, peers) }))
+	err = errors.Join(err,
+		peer.Do(func() error { return setAddresses(veth, peers) }),
+		peer.meet(n, own),
+		n.meet(peer, peers))
 	if err != nil {
 		t.Fatalf("join network namespaces: %v", err)
 	}
+}
+
+// meet tells n the hardware address behind its peer's addresses.
+func (n *Netns) meet(peer *Netns, addresses []netip.Prefix) error {
+	var hardware net.HardwareAddr
+	err := peer.Do(func() error {
+		l, err := netlink.LinkByName(veth)
+		if err == nil {
+			hardware = l.Attrs().HardwareAddr
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return n.Do(func() error {
+		l, err := netlink.LinkByName(veth)
+		if err != nil {
+			return err
+		}
+		for _, a := range addresses {
+			err := netlink.NeighSet(&netlink.Neigh{
+				LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT,
+				IP: a.Addr().AsSlice(), HardwareAddr: hardware,
+			})
+			if err != nil {
+				return fmt.Errorf("add neighbour %v: %w", a.Addr(), err)
+			}
+		}
+		return nil
+	})
 }
 
 func setAddresses(name string, prefixes []netip.Prefix) error {

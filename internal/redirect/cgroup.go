@@ -81,49 +81,46 @@ func cgroupMount(mountinfo []byte) string {
 
 // make makes the cgroups and moves this process into the agent's, from when on
 // the run counts as alive.
+//
+// Errors: fs.ErrNotExist if another process's Clear took the run, empty as it
+// was, for a dead one.
 func (p place) make() error {
 	if err := os.Mkdir(p.run, 0o755); err != nil {
-		return err
+		return err // if it exists, it is another's
 	}
-	// Another process's Clear may take the run for a dead one, as it is empty.
-	for try := 0; ; try++ {
-		err := p.join()
-		if err == nil {
-			break
-		}
-		if try == 9 || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+	for _, step := range []func() error{
+		func() error { return os.Mkdir(p.agent, 0o755) },
+		func() error { return enter(p.agent) },
+		func() error { return os.Mkdir(p.command, 0o755) },
+	} {
+		if err := step(); err != nil {
 			return errors.Join(err, p.abandon())
 		}
-	}
-	if err := os.Mkdir(p.command, 0o755); err != nil {
-		return errors.Join(err, p.abandon())
 	}
 	return nil
 }
 
-func (p place) join() error {
-	for _, dir := range []string{p.run, p.agent} {
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	return enter(p.agent)
-}
-
-// abandon undoes make.
+// abandon undoes make, of a run in which nothing was started.
 func (p place) abandon() error {
-	return errors.Join(enter(p.root), detachRoot(p), p.remove())
+	return errors.Join(leave(p), detachRoot(p), p.remove())
 }
 
 // remove removes the run's cgroups, which are empty.
 func (p place) remove() error {
-	var errs []error
-	for _, dir := range []string{p.command, p.agent, p.run} {
-		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+	for _, dir := range []string{p.agent, p.command, p.run} {
+		if err := remove(dir); err != nil {
+			return err
 		}
 	}
-	return errors.Join(errs...)
+	return nil
+}
+
+func remove(dir string) error {
+	err := os.Remove(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // enter moves this process, with all its threads, into a cgroup.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 )
 
 // Release ends the run called id: it kills the command, waits until its cgroup
@@ -32,7 +33,18 @@ func Release(ctx context.Context, cgroups, id string) error {
 	if err := waitEmpty(ctx, p.agent); err != nil {
 		return fmt.Errorf("release run %s: %w", id, err)
 	}
-	// Last, as the command's cgroup tells whose the programs are.
+	if err := remove(p.agent); err != nil {
+		return err
+	}
+	return finish(ctx, p)
+}
+
+// finish ends a run whose agent cgroup is gone, so that it cannot be alive. The
+// command's cgroup goes last, as it tells whose the programs at the root are.
+func finish(ctx context.Context, p place) error {
+	if err := kill(ctx, p.command); err != nil {
+		return fmt.Errorf("release run %s: %w", p.id, err)
+	}
 	if err := detachRoot(p); err != nil {
 		return err
 	}
@@ -76,13 +88,17 @@ func Clear(ctx context.Context, cgroups string, log logrus.FieldLogger) ([]Clear
 			continue
 		}
 		p := placeOf(root, id)
-		if alive, err := populated(p.agent); err != nil || alive {
+		// The kernel removes a cgroup only while nobody is in it, and nobody can
+		// enter it afterwards: no other test of being alive is free of races.
+		if err := remove(p.agent); errors.Is(err, unix.EBUSY) {
+			continue
+		} else if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		killed, err := processes(p.command)
 		if err == nil {
-			err = Release(ctx, root, id)
+			err = finish(ctx, p)
 		}
 		if err != nil {
 			errs = append(errs, err)

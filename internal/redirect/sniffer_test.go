@@ -73,6 +73,9 @@ func (s *sniffer) see(packet []byte) {
 	if dst != db4.Addr() && dst != db6.Addr() && dst != quiet4.Addr() {
 		return
 	}
+	if len(rest) >= 4 && binary.BigEndian.Uint16(rest[2:]) == other4.Port() {
+		return
+	}
 	switch protocol {
 	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
 		return
@@ -85,9 +88,6 @@ func (s *sniffer) see(packet []byte) {
 		// A reset is the kernel's own answer to the database's machine.
 		const rst = 1 << 2
 		if len(rest) >= 20 && rest[13]&rst != 0 {
-			return
-		}
-		if len(rest) >= 4 && binary.BigEndian.Uint16(rest[2:]) == other4.Port() {
 			return
 		}
 	}

@@ -15,6 +15,7 @@ import (
 // setting is what a workload is told.
 type setting struct {
 	listener uint16 // the port of the agent's listeners
+	argument string
 }
 
 func readSetting() setting {
@@ -22,19 +23,95 @@ func readSetting() setting {
 	if err != nil {
 		panic(err)
 	}
-	return setting{listener: uint16(port)}
+	return setting{listener: uint16(port), argument: os.Getenv("POSTERN_TEST_ARGUMENT")}
 }
+
+// passedFD is the first descriptor of exec.Cmd.ExtraFiles.
+const passedFD = 3
 
 // workloads are what the test binary does as the guarded command. Each tries
 // something and answers in a word what came of it.
 var workloads = map[string]func(setting) string{
-	"plain4":  func(setting) string { return dial(unix.AF_INET, db4) },
-	"plain6":  func(setting) string { return dial(unix.AF_INET6, db6) },
-	"mapped6": func(setting) string { return dial(unix.AF_INET6, mapped(db4)) },
+	"plain4":         func(setting) string { return dial(unix.AF_INET, db4) },
+	"plain6":         func(setting) string { return dial(unix.AF_INET6, db6) },
+	"bound4":         dialBound,
+	"mapped6":        func(setting) string { return dial(unix.AF_INET6, mapped(db4)) },
+	"unguarded":      func(setting) string { return dial(unix.AF_INET, other4) },
+	"loopback":       func(setting) string { return dial(unix.AF_INET, loopback(db4.Port())) },
+	"zero4":          dialZero4,
+	"zero6":          dialZero6,
+	"sa4-on-sock6":   func(setting) string { return dial(unix.AF_INET6, db4) },
+	"tfo-sendto4":    fastOpenSendto,
+	"tfo-sendmsg6":   fastOpenSendmsg,
+	"tfo-connect":    fastOpenConnect,
+	"uring":          func(setting) string { return uringDial(0) },
+	"uring-sqpoll":   func(setting) string { return uringDial(setupSQPoll) },
+	"mptcp4":         func(setting) string { return dialMultipath(unix.AF_INET, db4) },
+	"mptcp6":         func(setting) string { return dialMultipath(unix.AF_INET6, db6) },
+	"mptcp-tfo":      fastOpenMultipath,
+	"sctp":           func(setting) string { return dialProtocol(unix.IPPROTO_SCTP) },
+	"udp-connect":    udpConnect,
+	"udp-sendto4":    func(setting) string { return udpSendto(unix.AF_INET, db4) },
+	"udp-sendto6":    func(setting) string { return udpSendto(unix.AF_INET6, db6) },
+	"udp-mapped6":    func(setting) string { return udpSendto(unix.AF_INET6, mapped(db4)) },
+	"udp-unguarded":  func(setting) string { return udpSendto(unix.AF_INET, other4) },
+	"unspec":         unspecFirst,
+	"unspec-again":   unspecAgain,
+	"reuse-socket":   reuseSocket,
+	"dup":            dialAndDup,
+	"so-mark":        dialMarked,
+	"ipopt-lsrr":     dialSourceRouted,
+	"simopen":        simultaneousOpen,
+	"repair":         repairConnect,
+	"listen":         listenFor,
+	"proxyport4":     func(s setting) string { return dial(unix.AF_INET, loopback(s.listener)) },
+	"proxyport6":     proxyPort6,
+	"proxyport-zero": proxyPortZero,
+	"proxyport-127":  proxyPort127,
+	"proxyport-own":  proxyPortOwn,
+	"steal":          stealPort,
+	"bind":           bindPort,
+	"squat-autobind": squatAutobind,
+	"userns":         func(setting) string { return inUserns("plain4", syscall.CLONE_NEWUSER) },
+	"userns-netns":   func(setting) string { return inUserns("plain4", syscall.CLONE_NEWUSER|syscall.CLONE_NEWNET) },
+	"userns-presock": usernsWithSocket,
+	"connect-fd":     func(setting) string { return connect(passedFD, db4) },
+	"talk-fd":        func(setting) string { return verdict(passedFD, db4) },
+	"give":           func(setting) string { return give(false) },
+	"give-open":      func(setting) string { return give(true) },
+	"take":           take,
+	"move":           moveOut,
+	"move-presock":   moveWithSocket,
+	"raw4":           func(setting) string { return sendRaw4(rawSYN4(db4)) },
+	"raw4-tcp":       rawTCP4,
+	"raw6-tcp":       rawTCP6,
+	"raw4-first":     func(setting) string { return sendRaw4(rawFragment(db4, 0, true)) },
+	"raw4-later":     func(setting) string { return sendRaw4(rawFragment(db4, 8, false)) },
+	"raw4-short":     func(setting) string { return sendRaw4(rawShort(db4)) },
+	"raw4-lsrr":      func(setting) string { return sendRaw4(rawSourceRoute(quiet4)) },
+	"raw4-proxyport": func(s setting) string { return sendRaw4(rawSYN4(loopback(s.listener))) },
+	"raw6-fragment":  func(setting) string { return sendRaw6(rawFragment6(db6)) },
+	"raw6-many":      func(setting) string { return sendRaw6(rawExtensions6(db6, 9)) },
+	"raw6-few":       func(setting) string { return sendRaw6(rawExtensions6(db6, 2)) },
+	"raw6-route":     func(setting) string { return sendRaw6(rawRouting6(db6)) },
+	"packet":         func(setting) string { return sendFrame(false) },
+	"packet-bypass":  func(setting) string { return sendFrame(true) },
+	"unix":           func(s setting) string { return dialUnix(s.argument) },
+	"hold":           hold,
+	"refused-from":   refusedFrom,
+	"flood":          flood,
+	"origins":        dialMany,
+	"load":           load,
+	"agent":          agent,
+	"keeper":         keeper,
 }
 
 func mapped(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+}
+
+func loopback(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
@@ -71,6 +148,7 @@ func dial(family int, to netip.AddrPort) string {
 	if err != nil {
 		return word(err)
 	}
+	defer unix.Close(fd)
 	return connect(fd, to)
 }
 
@@ -101,7 +179,7 @@ func verdict(fd int, to netip.AddrPort) string {
 		return word(err)
 	}
 	if got := addrPort(peer); got != to {
-		return fmt.Sprintf("proxied, peer %v", got)
+		return fmt.Sprintf("proxied, peer: got %v, want %v", got, to)
 	}
 	return "proxied"
 }

@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -52,6 +53,7 @@ type world struct {
 	listeners []net.Listener
 	direct    atomic.Int64 // connections and datagrams that reached the database
 	noOrigin  atomic.Int64 // connections at the listener without a record
+	ended     chan error   // how connections to held4 ended, as the database saw it
 	sniffer   *sniffer
 }
 
@@ -90,7 +92,7 @@ func newWorld(t *testing.T, o Options) *world {
 
 func newUnguardedWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{here: testenv.NewNetns(t), db: testenv.NewNetns(t)}
+	w := &world{here: testenv.NewNetns(t), db: testenv.NewNetns(t), ended: make(chan error, 8)}
 	w.here.Connect(t, w.db,
 		[]netip.Prefix{netip.PrefixFrom(here4, 24), netip.PrefixFrom(here6, 64)},
 		[]netip.Prefix{netip.PrefixFrom(db4.Addr(), 24), netip.PrefixFrom(quiet4.Addr(), 24), netip.PrefixFrom(db6.Addr(), 64)})
@@ -126,21 +128,43 @@ func (w *world) release(t *testing.T) {
 }
 
 // serve answers at the listeners with where the connection wanted to go.
-func (w *world) serve(t *testing.T) {
+func (w *world) serve(t *testing.T) { w.serveWith(t, w.answer) }
+
+func (w *world) serveWith(t *testing.T, answer func(net.Conn)) {
 	for _, l := range w.listeners {
 		t.Cleanup(func() { l.Close() })
-		go accept(l, w.answer)
+		go accept(l, answer)
 	}
 }
 
+// beside is a second guarded command in the same namespaces.
+func (w *world) beside(t *testing.T, o Options) *world {
+	t.Helper()
+	second := &world{here: w.here, db: w.db, sniffer: w.sniffer}
+	second.guard(t, o)
+	if err := second.run.Set(postgresGuards()); err != nil {
+		t.Fatal(err)
+	}
+	return second
+}
+
 func (w *world) answer(c net.Conn) {
-	defer c.Close()
 	o, err := w.run.Origin(c)
 	if err != nil {
 		w.noOrigin.Add(1)
+		c.Close()
 		return
 	}
-	fmt.Fprintf(c, "%s%v %d %d", proxiedReply, o.Dialled, o.PID, o.UID)
+	reply(c, fmt.Sprintf("%s%v %d %d", proxiedReply, o.Dialled, o.PID, o.UID))
+}
+
+// reply answers and waits until the other end has closed too, so that no reset
+// overtakes the answer.
+func reply(c net.Conn, text string) {
+	defer c.Close()
+	io.WriteString(c, text)
+	c.(*net.TCPConn).CloseWrite()
+	io.Copy(io.Discard, c)
 }
 
 // serveDatabase counts and answers what arrives at the real addresses.
@@ -154,11 +178,10 @@ func (w *world) serveDatabase(t *testing.T) {
 			}
 			t.Cleanup(func() { l.Close() })
 			go accept(l, func(c net.Conn) {
-				defer c.Close()
 				if a != other4 {
 					w.direct.Add(1)
 				}
-				io.WriteString(c, directReply)
+				reply(c, directReply)
 			})
 			u, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
 			if err != nil {
@@ -167,6 +190,16 @@ func (w *world) serveDatabase(t *testing.T) {
 			t.Cleanup(func() { u.Close() })
 			go w.echo(u, a)
 		}
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(held4))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { l.Close() })
+		go accept(l, func(c net.Conn) {
+			_, err := io.Copy(io.Discard, c)
+			w.ended <- err
+			c.Close()
+		})
 		return nil
 	})
 	if err != nil {
@@ -216,6 +249,54 @@ func (w *world) workload(cgroup *testenv.Cgroup, name string, c capabilities) *e
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 	cmd.SysProcAttr.AmbientCaps = c.caps
 	return cmd
+}
+
+func withArgument(cmd *exec.Cmd, argument string) *exec.Cmd {
+	cmd.Env = append(cmd.Env, "POSTERN_TEST_ARGUMENT="+argument)
+	return cmd
+}
+
+// begin starts a workload that goes on until the answered function ends it; it
+// answers the lines that it prints meanwhile, and the last one.
+func (w *world) begin(t *testing.T, cmd *exec.Cmd) (next func() string, end func() string) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := w.here.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	lines := bufio.NewScanner(out)
+	next = func() string {
+		if !lines.Scan() {
+			t.Fatalf("workload ended: %v", lines.Err())
+		}
+		return lines.Text()
+	}
+	return next, func() string {
+		in.Close()
+		last := ""
+		for lines.Scan() {
+			last = lines.Text()
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("workload: %v", err)
+		}
+		return last
+	}
+}
+
+// dial is a workload that dials the database once, as the command.
+func (w *world) dial(t *testing.T) string {
+	t.Helper()
+	return w.play(t, w.workload(w.command, "plain4", none))
 }
 
 // play runs a workload to its end and answers what it printed.

@@ -1,0 +1,238 @@
+package redirect
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"postern.dev/postern/bpf"
+	"postern.dev/postern/testenv"
+)
+
+// tuplesLeft counts connections that the kernel thinks are on their way.
+func (w *world) tuplesLeft(t *testing.T) int {
+	t.Helper()
+	var key bpf.RedirectTuple
+	var value bpf.RedirectOrigin
+	n := 0
+	all := w.run.maps.Tuples.Iterate()
+	for all.Next(&key, &value) {
+		n++
+	}
+	if err := all.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestOriginsAreRightUnderPortReuse compares what the kernel recorded with what
+// the client wrote into the connection.
+func TestOriginsAreRightUnderPortReuse(t *testing.T) {
+	w := newUnguardedWorld(t)
+	w.here.Sysctl(t, "ipv4/ip_local_port_range", "40000 40999")
+	w.guard(t, Options{})
+	if err := w.run.Set(postgresGuards()); err != nil {
+		t.Fatal(err)
+	}
+	var right, wrong, missing atomic.Int64
+	w.serveWith(t, func(c net.Conn) {
+		defer c.Close()
+		o, err := w.run.Origin(c)
+		if err != nil {
+			missing.Add(1)
+			return
+		}
+		claimed, err := bufio.NewReader(c).ReadString('\n')
+		if err != nil {
+			return
+		}
+		if strings.TrimSpace(claimed) == o.Dialled.String() {
+			right.Add(1)
+		} else {
+			wrong.Add(1)
+		}
+		c.Write([]byte{'k'})
+	})
+	if got, want := w.play(t, w.workload(w.command, "origins", none)), "failed 0 <nil>"; got != want {
+		t.Errorf("workload: got %q, want %q", got, want)
+	}
+	if right.Load() != manyConnects || wrong.Load() != 0 || missing.Load() != 0 {
+		t.Errorf("got %d right, %d wrong, %d missing, want %d, 0, 0", right.Load(), wrong.Load(), missing.Load(), manyConnects)
+	}
+	if got := w.tuplesLeft(t); got != 0 {
+		t.Errorf("got %d tuples left, want 0", got)
+	}
+	c, err := w.run.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Counters{Seen: manyConnects, Redirected: manyConnects}); c != want {
+		t.Errorf("got %+v, want %+v", c, want)
+	}
+}
+
+// TestOriginTellsWhoConnected compares the record with what the process table
+// says of the workload.
+func TestOriginTellsWhoConnected(t *testing.T) {
+	w := newUnguardedWorld(t)
+	w.guard(t, Options{})
+	if err := w.run.Set(postgresGuards()); err != nil {
+		t.Fatal(err)
+	}
+	origins := make(chan Origin, 1)
+	w.serveWith(t, func(c net.Conn) {
+		o, err := w.run.Origin(c)
+		if err != nil {
+			t.Error(err)
+		}
+		origins <- o
+		reply(c, "")
+	})
+	cmd := w.workload(w.command, "plain4", none)
+	w.play(t, cmd)
+	got := <-origins
+	var exe unix.Stat_t
+	if err := unix.Stat("/proc/self/exe", &exe); err != nil {
+		t.Fatal(err)
+	}
+	if got.Started <= 0 || got.Cookie == 0 || got.TID == 0 {
+		t.Errorf("got started %v, cookie %d, thread %d, want all set", got.Started, got.Cookie, got.TID)
+	}
+	want := Origin{
+		Dialled: db4, PID: cmd.Process.Pid, UID: nobody, GID: nobody, Comm: "exe", ExeInode: exe.Ino, ExeDev: exe.Dev,
+		Cgroup: w.run.state.Command, Netns: w.run.state.Netns,
+		TID: got.TID, Started: got.Started, Cookie: got.Cookie,
+	}
+	if got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestNoOriginForOthers: who was not led to the listener has no origin there,
+// whatever the command left behind.
+func TestNoOriginForOthers(t *testing.T) {
+	w := newWorld(t, Options{})
+	errs := make(chan error, 1)
+	outside := func(t *testing.T, from netip.AddrPort) error {
+		t.Helper()
+		l := w.relisten(t)
+		defer l.Close()
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				errs <- err
+				return
+			}
+			defer c.Close()
+			_, err = w.run.Origin(c)
+			errs <- err
+		}()
+		err := w.here.Do(func() error {
+			d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Control: reuseAddr}
+			c, err := d.Dial("tcp4", l.Addr().String())
+			if err != nil {
+				return err
+			}
+			return c.Close()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return <-errs
+	}
+	t.Run("straight to the port", func(t *testing.T) {
+		if got := outside(t, loopback(0)); !errors.Is(got, ErrNoOrigin) {
+			t.Errorf("got %v, want %v", got, ErrNoOrigin)
+		}
+	})
+	t.Run("from the port of a refused connect", func(t *testing.T) {
+		w.listeners[0].Close() // the command finds nobody there
+		got := w.play(t, withArgument(w.workload(w.command, "refused-from", none), "41000"))
+		if got != "refused" {
+			t.Fatalf("workload: got %q, want refused", got)
+		}
+		if got := w.tuplesLeft(t); got != 0 {
+			t.Errorf("got %d tuples left, want 0", got)
+		}
+		if got := outside(t, loopback(41000)); !errors.Is(got, ErrNoOrigin) {
+			t.Errorf("got %v, want %v", got, ErrNoOrigin)
+		}
+	})
+}
+
+// relisten takes the listener's port, with the old listener closed.
+func (w *world) relisten(t *testing.T) net.Listener {
+	t.Helper()
+	port := portOf(w.listeners[0])
+	w.listeners[0].Close()
+	var l net.Listener
+	err := w.here.Do(func() (err error) {
+		l, err = listen("tcp4", loopback(0).Addr(), port)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// TestSocketHandedOut: a socket of the command that a process outside connects
+// is led to the listener, and is not taken for the command's there.
+func TestSocketHandedOut(t *testing.T) {
+	w := newWorld(t, Options{})
+	giver := w.workload(w.command, "give", none)
+	taker := w.workload(testenv.NewCgroup(t), "take", none)
+	handOver(t, giver, taker)
+	if got := w.play(t, giver); got != "given" {
+		t.Fatalf("giver: got %q, want given", got)
+	}
+	if got := w.play(t, taker); got != "closed" {
+		t.Errorf("taker: got %q, want closed", got)
+	}
+	if got := w.noOrigin.Load(); got != 1 {
+		t.Errorf("got %d connections without origin, want 1", got)
+	}
+	if got := w.reached(t) + w.direct.Load(); got != 0 {
+		t.Errorf("got %d packets and connections at the database, want 0", got)
+	}
+}
+
+// TestOtherProcessesOfTheUser: outside the run's cgroups the Targets are refused,
+// and nothing else; other users are left alone.
+func TestOtherProcessesOfTheUser(t *testing.T) {
+	w := newWorld(t, Options{})
+	outside := testenv.NewCgroup(t)
+	for _, row := range []struct {
+		workload, want string
+		uid            uint32
+	}{
+		{"plain4", "EPERM", nobody},
+		{"plain6", "EPERM", nobody},
+		{"mapped6", "EPERM", nobody},
+		{"udp-sendto4", "EPERM", nobody},
+		{"tfo-sendto4", "EPERM", nobody},
+		{"uring-sqpoll", "EPERM", nobody},
+		{"loopback", "refused", nobody}, // by nobody listening: not a Target
+		{"unguarded", directReply, nobody},
+		{"plain4", directReply, nobody - 1},
+	} {
+		cmd := w.workload(outside, row.workload, none)
+		cmd.SysProcAttr.Credential.Uid = row.uid
+		if got := w.play(t, cmd); got != row.want {
+			t.Errorf("%s as %d: got %q, want %q", row.workload, row.uid, got, row.want)
+		}
+	}
+	c, err := w.run.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Counters{Others: 6}); c != want {
+		t.Errorf("got %+v, want %+v", c, want)
+	}
+}
