@@ -117,6 +117,9 @@ func readCatalog(ctx context.Context, conn *pgconn.PgConn, queries ...catalogQue
 		}
 		for rows.NextRow() {
 			r := catalogRow{values: rows.Values()}
+			if len(r.values) != queries[0].width {
+				return errors.New("read the catalogs: a row is not as wide as its description")
+			}
 			queries[0].read(&r)
 			if budget -= r.size(); budget < 0 {
 				return fmt.Errorf("read the catalogs: more than %d bytes", maxCatalogBytes)
