@@ -37,7 +37,7 @@ func (g *guarded) try(t *testing.T, stdin, program string, args ...string) (stri
 	host, port, _ := net.SplitHostPort(g.address)
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LANG=C.UTF-8",
-		"PGHOST=" + host, "PGPORT=" + port, "PGUSER=anybody", "PGPASSWORD=wrong", "PGDATABASE=postgres",
+		"PGHOST=" + host, "PGPORT=" + port, "PGUSER=anybody", "PGPASSWORD=wrong", "PGDATABASE=" + g.database,
 	}
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
@@ -75,14 +75,14 @@ func TestPsqlRunsUnchanged(t *testing.T) {
 			}
 		})
 	}
-	if out, err := g.try(t, "SELECT 1", "psql", "-X", "postgres://u@"+g.address+"/postgres?sslmode=verify-full"); err == nil {
+	if out, err := g.try(t, "SELECT 1", "psql", "-X", "postgres://u@"+g.address+"/"+g.database+"?sslmode=verify-full"); err == nil {
 		t.Errorf("got %q, want a client that verifies without the agent's CA to fail", out)
 	}
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(file, g.ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g.run(t, "SELECT 1", "psql", "-X", "postgres://u@"+g.address+"/postgres?sslmode=verify-full&sslrootcert="+file)
+	g.run(t, "SELECT 1", "psql", "-X", "postgres://u@"+g.address+"/"+g.database+"?sslmode=verify-full&sslrootcert="+file)
 }
 
 func TestPgbenchRunsUnchanged(t *testing.T) {
@@ -112,7 +112,7 @@ func TestPgxRunsUnchanged(t *testing.T) {
 	g := guard(t, startServer(t), "", "", allowAll)
 	for _, mode := range []string{"cache_statement", "cache_describe", "describe_exec", "exec", "simple_protocol"} {
 		t.Run(mode, func(t *testing.T) {
-			conn, err := pgx.Connect(t.Context(), g.url("postgres", "sslmode=require&default_query_exec_mode="+mode))
+			conn, err := pgx.Connect(t.Context(), g.url("sslmode=require&default_query_exec_mode="+mode))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -161,7 +161,7 @@ func TestPgxRunsUnchanged(t *testing.T) {
 
 func TestLibPqRunsUnchanged(t *testing.T) {
 	g := guard(t, startServer(t), "", "", allowAll)
-	connector, err := pq.NewConnector(g.url("postgres", "sslmode=require"))
+	connector, err := pq.NewConnector(g.url("sslmode=require"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,12 +33,13 @@ import (
 // guarded is a handler behind a listener of its own, in front of a real server.
 // Its clients are a workload that the test describes.
 type guarded struct {
-	*testenv.Postgres
+	*server
 	address string // that clients connect to
 	trail   *trail
 	handler *Handler
 	ca      *trust.CA
 	policy  atomic.Pointer[policy.Set]
+	loaded  string // the documents of the policy in force
 	origin  atomic.Pointer[proxy.Origin]
 	who     atomic.Pointer[identity.Identity]
 	drain   context.CancelFunc // ends every session
@@ -55,9 +56,9 @@ const allowAll = `{name: all, allow: [ALL], functions: ["*.*"]}`
 //
 // Shape: target and access are fields of the Target's and the AccessPolicy's spec,
 // in YAML; rules are the policy's.
-func guard(t testing.TB, server *testenv.Postgres, target, access string, rules ...string) *guarded {
+func guard(t testing.TB, server *server, target, access string, rules ...string) *guarded {
 	t.Helper()
-	g := &guarded{Postgres: server, trail: &trail{}}
+	g := &guarded{server: server, trail: &trail{}}
 	login := filepath.Join(t.TempDir(), "login.yaml")
 	if err := os.WriteFile(login, []byte("{username: app, password: "+appPassword+"}"), 0o600); err != nil {
 		t.Fatal(err)
@@ -108,15 +109,12 @@ spec:
 // load puts a policy into force.
 func (g *guarded) load(t testing.TB, documents string) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "policy.yaml")
-	if err := os.WriteFile(path, []byte(documents), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	set, err := policy.Load(path)
+	set, err := policy.Parse("policy.yaml", []byte(documents))
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.policy.Store(set)
+	g.loaded = documents
 }
 
 func (g *guarded) serve(t testing.TB) {
@@ -173,25 +171,6 @@ func (g *guarded) serve(t testing.TB) {
 	})
 }
 
-// parser is shared by all tests: compiling it takes seconds.
-func parser(t testing.TB) *sql.Parser {
-	t.Helper()
-	shared.once.Do(func() {
-		shared.parser = sql.New(sql.Options{})
-		shared.err = shared.parser.Warm(context.Background())
-	})
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.parser
-}
-
-var shared struct {
-	once   sync.Once
-	parser *sql.Parser
-	err    error
-}
-
 func (g *guarded) Origin(net.Conn) (proxy.Origin, error) {
 	if o := g.origin.Load(); o != nil {
 		return *o, nil
@@ -215,14 +194,14 @@ func (g *guarded) Lookup(_ context.Context, dialled netip.AddrPort) (proxy.Desti
 }
 
 // url is the DSN of a client that has no password worth the name.
-func (g *guarded) url(database, options string) string {
-	return fmt.Sprintf("postgres://anybody:wrong@%s/%s?%s", g.address, database, options)
+func (g *guarded) url(options string) string {
+	return fmt.Sprintf("postgres://anybody:wrong@%s/%s?%s", g.address, g.database, options)
 }
 
 // connect is a client that is in.
 func (g *guarded) connect(t testing.TB, options string) *pgconn.PgConn {
 	t.Helper()
-	conn, err := pgconn.Connect(t.Context(), g.url("postgres", options))
+	conn, err := pgconn.Connect(t.Context(), g.url(options))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,12 +209,60 @@ func (g *guarded) connect(t testing.TB, options string) *pgconn.PgConn {
 	return conn
 }
 
-// startServer starts a server that has the role app.
-func startServer(t testing.TB, settings ...string) *testenv.Postgres {
+// server is a real server and a database of the test's own on it.
+type server struct {
+	*testenv.Postgres
+	database string
+}
+
+// startServer gives a database that the role app may do anything in. The server
+// is shared by all tests of the package.
+func startServer(t testing.TB) *server {
 	t.Helper()
-	server := testenv.StartPostgres(t, settings...)
-	server.MustExec(t, "postgres", "CREATE ROLE app LOGIN PASSWORD '"+appPassword+"'; GRANT ALL ON SCHEMA public TO app; GRANT ALL ON DATABASE postgres TO app")
-	return server
+	shared.server.Do(func() { shared.postgres, shared.err = testenv.RunPostgres(context.Background()) })
+	testenv.Need(t, shared.err == nil, fmt.Sprintf("PostgreSQL server as root (apt-get install postgresql): %v", shared.err))
+	s := &server{Postgres: shared.postgres, database: fmt.Sprintf("test%d", shared.databases.Add(1))}
+	if s.database == "test1" {
+		s.MustExec(t, "postgres", "CREATE ROLE app LOGIN PASSWORD '"+appPassword+"'")
+	}
+	s.MustExec(t, "postgres", "CREATE DATABASE "+s.database+" OWNER app")
+	return s
+}
+
+// shared is what takes seconds to make.
+var shared struct {
+	server    sync.Once
+	postgres  *testenv.Postgres
+	err       error
+	databases atomic.Int32
+
+	compiling sync.Once
+	parser    *sql.Parser
+	broken    error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if shared.postgres != nil {
+		if err := shared.postgres.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// parser is shared by all tests.
+func parser(t testing.TB) *sql.Parser {
+	t.Helper()
+	shared.compiling.Do(func() {
+		shared.parser = sql.New(sql.Options{})
+		shared.broken = shared.parser.Warm(context.Background())
+	})
+	if shared.broken != nil {
+		t.Fatal(shared.broken)
+	}
+	return shared.parser
 }
 
 // trail is an audit trail in memory.
@@ -308,4 +335,27 @@ func (r *trail) of(t testing.TB, kind audit.Kind, n int) []audit.Record {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// waitedFor tells whether anybody waited for the disk to have the record of a kind with this number, from 0.
+func (r *trail) waitedFor(kind audit.Kind, number int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, record := range r.records {
+		if record.Kind != kind {
+			continue
+		}
+		if number == 0 {
+			return r.waited[int64(i+1)]
+		}
+		number--
+	}
+	return false
+}
+
+// failing makes every Append from now on fail, or none.
+func (r *trail) failing(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fail = err
 }

@@ -120,7 +120,7 @@ func (g *guarded) logIn(t *testing.T, conn net.Conn) {
 	t.Helper()
 	startup, err := (&pgproto3.StartupMessage{
 		ProtocolVersion: pgproto3.ProtocolVersion30,
-		Parameters:      map[string]string{"user": "anybody", "database": "postgres"},
+		Parameters:      map[string]string{"user": "anybody", "database": g.database},
 	}).Encode(nil)
 	if err != nil {
 		t.Fatal(err)

@@ -35,8 +35,9 @@ func (g *guarded) refusedAs(t *testing.T, url string) *pgconn.PgError {
 }
 
 func TestLoginThatFailsIsRefusedAndRecorded(t *testing.T) {
-	server := startServer(t)
-	stranger := testenv.StartPostgres(t) // has no role app, and a certificate of another CA
+	db := startServer(t)
+	// It has no role app, and a certificate of another CA.
+	stranger := &server{Postgres: testenv.StartPostgres(t), database: "postgres"}
 	for _, row := range []struct {
 		name   string
 		target string
@@ -48,16 +49,16 @@ func TestLoginThatFailsIsRefusedAndRecorded(t *testing.T) {
 		{"no policy matches", "", "", func(g *guarded) { who := identity.Linux("eve", nil); g.who.Store(&who) }, stateNotAuthorized, "linux:eve"},
 		{"identity is not proven", "", "", func(g *guarded) { g.who.Store(nil) }, stateNotAuthorized, "the token has expired"},
 		{"a token is demanded", "", "requireToken: true", func(*guarded) {}, stateNotAuthorized, "token"},
-		{"the address belongs to nobody", "", "", func(g *guarded) { g.Postgres = stranger }, stateDenied, "belongs to no target"},
+		{"the address belongs to nobody", "", "", func(g *guarded) { g.server = stranger }, stateDenied, "belongs to no target"},
 		{"the server is another", "", "", func(g *guarded) { g.instead = stranger.Address() }, stateNoConnection, "does not prove its name"},
-		{"the server's name is another", "tls: {serverName: other.test, ca: {file: " + server.CAFile + "}}", "", func(*guarded) {}, stateNoConnection, "does not prove its name"},
+		{"the server's name is another", "tls: {serverName: other.test, ca: {file: " + db.CAFile + "}}", "", func(*guarded) {}, stateNoConnection, "does not prove its name"},
 		{"the server is not there", "", "", func(g *guarded) { g.instead = "127.0.0.1:1" }, stateNoConnection, "cannot be reached"},
 		{"the credential is refused", "tls: {mode: require}", "", func(g *guarded) { g.instead = stranger.Address() }, stateNotAuthorized, "refuses the credential"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			g := guard(t, server, row.target, row.access, allowAll)
+			g := guard(t, db, row.target, row.access, allowAll)
 			row.change(g)
-			answer := g.refusedAs(t, g.url("postgres", "sslmode=disable"))
+			answer := g.refusedAs(t, g.url("sslmode=disable"))
 			if answer.Code != row.state || !strings.Contains(answer.Message, row.says) {
 				t.Errorf("got %s %q, want %s that says %q", answer.Code, answer.Message, row.state, row.says)
 			}
@@ -76,7 +77,7 @@ func TestLoginThatFailsIsRefusedAndRecorded(t *testing.T) {
 }
 
 func TestOnlySCRAMLogsInWhereTheServerIsNotVerified(t *testing.T) {
-	server := startServer(t)
+	db := startServer(t)
 	for _, row := range []struct {
 		name    string
 		request []byte // for authentication
@@ -86,10 +87,10 @@ func TestOnlySCRAMLogsInWhereTheServerIsNotVerified(t *testing.T) {
 		{"none at all", []byte{'R', 0, 0, 0, 8, 0, 0, 0, 0, 'Z', 0, 0, 0, 5, 'I'}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			g := guard(t, server, "tls: {mode: disable}", "", allowAll)
+			g := guard(t, db, "tls: {mode: disable}", "", allowAll)
 			received := make(chan []byte, 1)
 			g.instead = impostor(t, row.request, received)
-			g.refusedAs(t, g.url("postgres", "sslmode=disable"))
+			g.refusedAs(t, g.url("sslmode=disable"))
 			if got := <-received; len(got) != 0 {
 				t.Errorf("got %d bytes in answer to a demand for %s, want none", len(got), row.name)
 			}
@@ -122,9 +123,9 @@ func impostor(t *testing.T, demand []byte, received chan<- []byte) string {
 }
 
 func TestWeakerTLSModesLogInBySCRAM(t *testing.T) {
-	server := startServer(t)
+	db := startServer(t)
 	for _, mode := range []policy.TLSMode{policy.Require, policy.Disable} {
-		g := guard(t, server, "tls: {mode: "+string(mode)+"}", "", allowAll)
+		g := guard(t, db, "tls: {mode: "+string(mode)+"}", "", allowAll)
 		g.connect(t, "sslmode=disable")
 		if got := g.trail.of(t, audit.KindSessionOpen, 1)[0].Target.TLS; got != string(mode) {
 			t.Errorf("got %q in the record, want %q", got, mode)
@@ -133,9 +134,9 @@ func TestWeakerTLSModesLogInBySCRAM(t *testing.T) {
 }
 
 func TestClientsOwnPasswordLogsIn(t *testing.T) {
-	server := startServer(t)
-	g := guard(t, server, "credential: {client: true}", "", allowAll)
-	url := strings.Replace(g.url("postgres", "sslmode=require"), "anybody:wrong", "app:"+appPassword, 1)
+	db := startServer(t)
+	g := guard(t, db, "credential: {client: true}", "", allowAll)
+	url := strings.Replace(g.url("sslmode=require"), "anybody:wrong", "app:"+appPassword, 1)
 	conn, err := pgconn.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +145,7 @@ func TestClientsOwnPasswordLogsIn(t *testing.T) {
 	if got := g.trail.of(t, audit.KindSessionOpen, 1)[0].Target.User; got != "app" {
 		t.Errorf("got user %q in the record, want app", got)
 	}
-	if answer := g.refusedAs(t, g.url("postgres", "sslmode=require")); answer.Code != stateNotAuthorized {
+	if answer := g.refusedAs(t, g.url("sslmode=require")); answer.Code != stateNotAuthorized {
 		t.Errorf("got %s for a wrong password, want %s", answer.Code, stateNotAuthorized)
 	}
 }
@@ -153,7 +154,7 @@ func TestTooManySessionsAreRefused(t *testing.T) {
 	g := guard(t, startServer(t), "", "", allowAll)
 	g.handler.config.MaxSessions = 1
 	first := g.connect(t, "sslmode=disable")
-	if answer := g.refusedAs(t, g.url("postgres", "sslmode=disable")); answer.Code != stateTooManySessions {
+	if answer := g.refusedAs(t, g.url("sslmode=disable")); answer.Code != stateTooManySessions {
 		t.Errorf("got %s, want %s", answer.Code, stateTooManySessions)
 	}
 	first.Close(t.Context())

@@ -1,14 +1,27 @@
 package postgres
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/proxy"
 )
 
 func TestClientsReachTheServerWithoutItsPassword(t *testing.T) {
-	server := startServer(t)
-	g := guard(t, server, "", "", allowAll, `{name: unknown, allow: [UNKNOWN]}`)
+	db := startServer(t)
+	g := guard(t, db, "", "", allowAll)
 	for _, options := range []string{"sslmode=disable", "sslmode=require"} {
 		t.Run(options, func(t *testing.T) {
 			conn := g.connect(t, options)
@@ -30,4 +43,520 @@ func TestClientsReachTheServerWithoutItsPassword(t *testing.T) {
 	}
 	g.trail.of(t, audit.KindSessionOpen, 2)
 	g.trail.of(t, audit.KindOutcome, 4)
+}
+
+// must runs statements and gives the values of the last one's first column.
+func must(t *testing.T, conn *pgconn.PgConn, text string) []string {
+	t.Helper()
+	results, err := conn.Exec(t.Context(), text).ReadAll()
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	var values []string
+	for _, row := range results[len(results)-1].Rows {
+		values = append(values, string(row[0]))
+	}
+	return values
+}
+
+// refusal gives the refusal that ended a statement.
+func mustRefuse(t *testing.T, err error) *pgconn.PgError {
+	t.Helper()
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) || answer.Code != stateDenied || !strings.HasPrefix(answer.Message, "postern: ") {
+		t.Fatalf("got %v, want a refusal of Postern", err)
+	}
+	return answer
+}
+
+const noDDL = `{name: no-ddl, deny: [DDL], reason: schema changes go through migrations}`
+
+func TestRefusedStatementsEndAsTheServerWouldEndThem(t *testing.T) {
+	db := startServer(t)
+	db.MustExec(t, db.database, "CREATE TABLE t (n int); GRANT ALL ON t TO app")
+	g := guard(t, db, "", "", allowAll, noDDL, `{name: no-calls, deny: [FUNCTION-CALL]}`)
+	count := func(t *testing.T) string {
+		t.Helper()
+		return must(t, g.connect(t, "sslmode=disable"), "SELECT count(*) FROM t")[0]
+	}
+
+	t.Run("alone", func(t *testing.T) {
+		conn := g.connect(t, "sslmode=disable")
+		_, err := conn.Exec(t.Context(), "DROP TABLE t").ReadAll()
+		answer := mustRefuse(t, err)
+		for _, want := range []string{"policy agents", "rule no-ddl", "schema changes go through migrations", "record "} {
+			if !strings.Contains(answer.Message, want) {
+				t.Errorf("got %q, want it to say %q", answer.Message, want)
+			}
+		}
+		if got, want := conn.TxStatus(), byte('I'); got != want {
+			t.Errorf("got transaction status %c, want %c", got, want)
+		}
+		count(t)
+	})
+
+	t.Run("with others in one message", func(t *testing.T) {
+		conn := g.connect(t, "sslmode=disable")
+		_, err := conn.Exec(t.Context(), "INSERT INTO t VALUES (1); DROP TABLE t; INSERT INTO t VALUES (2)").ReadAll()
+		mustRefuse(t, err)
+		if got := count(t); got != "0" {
+			t.Errorf("got %s rows, want none: the message is refused as a whole", got)
+		}
+	})
+
+	t.Run("in a transaction", func(t *testing.T) {
+		conn := g.connect(t, "sslmode=disable")
+		must(t, conn, "BEGIN; INSERT INTO t VALUES (1)")
+		_, err := conn.Exec(t.Context(), "DROP TABLE t").ReadAll()
+		mustRefuse(t, err)
+		if got, want := conn.TxStatus(), byte('E'); got != want {
+			t.Errorf("got transaction status %c, want %c", got, want)
+		}
+		if _, err := conn.Exec(t.Context(), "SELECT 1").ReadAll(); err == nil {
+			t.Error("got a SELECT run in a failed transaction, want it refused by the server")
+		}
+		results, err := conn.Exec(t.Context(), "COMMIT").ReadAll()
+		if err != nil || results[0].CommandTag.String() != "ROLLBACK" {
+			t.Errorf("got %v, %v, want COMMIT to roll back", results, err)
+		}
+		if got := count(t); got != "0" {
+			t.Errorf("got %s rows, want none", got)
+		}
+	})
+
+	t.Run("in a pipeline", func(t *testing.T) {
+		conn := g.connect(t, "sslmode=disable")
+		pipe := conn.StartPipeline(t.Context())
+		pipe.SendQueryParams("INSERT INTO t VALUES (1)", nil, nil, nil, nil)
+		pipe.SendQueryParams("DROP TABLE t", nil, nil, nil, nil)
+		pipe.SendQueryParams("INSERT INTO t VALUES (2)", nil, nil, nil, nil)
+		if err := pipe.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		pipe.SendQueryParams("SELECT 'after'", nil, nil, nil, nil)
+		if err := pipe.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		got := describePipeline(t, pipe)
+		if want := "result 42501 sync result sync "; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if err := pipe.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := count(t); got != "0" {
+			t.Errorf("got %s rows, want none: the batch is one transaction", got)
+		}
+	})
+
+	t.Run("prepared before the policy changed", func(t *testing.T) {
+		conn := g.connect(t, "sslmode=disable")
+		if _, err := conn.Prepare(t.Context(), "ins", "INSERT INTO t VALUES (3)", nil); err != nil {
+			t.Fatal(err)
+		}
+		old := g.policy.Load()
+		defer g.policy.Store(old)
+		g.load(t, strings.Replace(g.loaded, "deny: [DDL]", "deny: [DDL, INSERT]", 1))
+		result := conn.ExecPrepared(t.Context(), "ins", nil, nil, nil).Read()
+		mustRefuse(t, result.Err)
+		if got := must(t, conn, "SELECT count(*) FROM t")[0]; got != "0" {
+			t.Errorf("got %s rows, want none: each execution is decided", got)
+		}
+		g.policy.Store(old)
+		if result := conn.ExecPrepared(t.Context(), "ins", nil, nil, nil).Read(); result.Err != nil {
+			t.Errorf("got %v, want the policy of this moment to decide", result.Err)
+		}
+		must(t, conn, "DELETE FROM t WHERE n = 3")
+	})
+
+	t.Run("under a name of SQL", func(t *testing.T) {
+		conn := g.connect(t, "sslmode=disable")
+		_, err := conn.Exec(t.Context(), "PREPARE d AS SELECT 1; EXECUTE d; EXECUTE other").ReadAll()
+		mustRefuse(t, err)
+		must(t, conn, "PREPARE d AS INSERT INTO t VALUES (4)")
+		old := g.policy.Load()
+		defer g.policy.Store(old)
+		g.load(t, strings.Replace(g.loaded, "deny: [DDL]", "deny: [DDL, INSERT]", 1))
+		_, err = conn.Exec(t.Context(), "EXECUTE d").ReadAll()
+		mustRefuse(t, err)
+		mustRefuse(t, conn.ExecPrepared(t.Context(), "d", nil, nil, nil).Read().Err)
+	})
+
+	t.Run("by function number", func(t *testing.T) {
+		conn := g.connect(t, "sslmode=disable")
+		frontend := conn.Frontend()
+		frontend.Send(&pgproto3.FunctionCall{Function: 1598}) // random()
+		if err := frontend.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		received, err := conn.ReceiveMessage(t.Context())
+		if e, ok := received.(*pgproto3.ErrorResponse); err != nil || !ok || e.Code != stateDenied {
+			t.Errorf("got %#v, %v, want it refused", received, err)
+		}
+		if ready, err := conn.ReceiveMessage(t.Context()); err != nil {
+			t.Errorf("got %#v, %v, want ReadyForQuery", ready, err)
+		}
+	})
+
+	for _, refused := range g.trail.of(t, audit.KindRequest, 0) {
+		if refused.Decision.Action == "deny" && refused.Request.Text != "" {
+			t.Errorf("got %q in the record of a refused statement, want no text", refused.Request.Text)
+		}
+	}
+}
+
+// describePipeline reads a pipeline to its end.
+func describePipeline(t *testing.T, pipe *pgconn.Pipeline) string {
+	t.Helper()
+	var got strings.Builder
+	for {
+		results, err := pipe.GetResults()
+		var answer *pgconn.PgError
+		switch {
+		case errors.As(err, &answer):
+			got.WriteString(answer.Code + " ")
+			continue
+		case err != nil:
+			t.Fatal(err)
+		}
+		switch r := results.(type) {
+		case *pgconn.ResultReader:
+			if _, err := r.Close(); errors.As(err, &answer) {
+				got.WriteString(answer.Code + " ")
+				continue
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			got.WriteString("result ")
+		case *pgconn.PipelineSync:
+			got.WriteString("sync ")
+		case nil:
+			return got.String()
+		}
+	}
+}
+
+func TestEveryExecutionIsARequestWithAnOutcome(t *testing.T) {
+	db := startServer(t)
+	db.MustExec(t, db.database, "CREATE TABLE t (n int, s text); INSERT INTO t SELECT i, 'x' FROM generate_series(1, 10) AS i; GRANT ALL ON t TO app")
+	g := guard(t, db, "", "record: full", allowAll, noDDL)
+	conn := g.connect(t, "sslmode=disable&application_name=reports")
+	if _, err := conn.Prepare(t.Context(), "p", "SELECT s FROM t WHERE n <= $1", nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		if r := conn.ExecPrepared(t.Context(), "p", [][]byte{[]byte(fmt.Sprint(i % 11))}, nil, nil).Read(); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	_, _ = conn.Exec(t.Context(), "SELECT 1/0").ReadAll()
+	_, _ = conn.Exec(t.Context(), "DROP TABLE t").ReadAll()
+	_, _ = conn.Exec(t.Context(), "ALTER ROLE nobody_there PASSWORD 'top-secret'").ReadAll()
+	conn.Close(t.Context())
+	g.trail.of(t, audit.KindSessionClose, 1)
+
+	requests, outcomes := g.trail.of(t, audit.KindRequest, 103), map[string]audit.Record{}
+	for _, o := range g.trail.of(t, audit.KindOutcome, 103) {
+		if _, twice := outcomes[o.RequestID]; twice {
+			t.Errorf("got two outcomes of request %s, want one", o.RequestID)
+		}
+		outcomes[o.RequestID] = o
+	}
+	if got, want := len(requests), 103; got != want {
+		t.Fatalf("got %d requests, want %d", got, want)
+	}
+	for i, r := range requests {
+		o, ok := outcomes[r.ID]
+		if !ok || r.Seq != int64(i+1) {
+			t.Fatalf("got request %d with outcome %v, want request %d with one", r.Seq, ok, i+1)
+		}
+		if i >= 100 {
+			continue
+		}
+		if got, want := o.Outcome.Rows, int64(i%11); got != want || o.Outcome.Status != audit.StatusOK || o.Outcome.Code != "00000" {
+			t.Errorf("request %d: got %+v, want %d rows and 00000", i+1, o.Outcome, want)
+		}
+		if got, want := r.Request.Parameters, []string{fmt.Sprintf("$1: '%d'", i%11)}; !slices.Equal(got, want) {
+			t.Errorf("request %d: got parameters %q, want %q", i+1, got, want)
+		}
+		if r.Request.Text != "SELECT s FROM t WHERE n <= $1" || !slices.Equal(r.Request.Operations, []string{"SELECT"}) || !slices.Equal(r.Request.Relations, []string{"t"}) {
+			t.Errorf("request %d: got %+v, want the statement", i+1, r.Request)
+		}
+		if r.Workload.User != "linux:ada" || r.Claimed.ApplicationName != "reports" || r.Target.Name != "db" || r.Target.User != "app" || r.Decision.Rule != "all" {
+			t.Errorf("request %d: got %+v %+v %+v %+v, want who, where and why", i+1, r.Workload, r.Claimed, r.Target, r.Decision)
+		}
+	}
+	for i, want := range []struct {
+		status audit.Status
+		code   string
+	}{{audit.StatusError, "22012"}, {audit.StatusRefused, stateDenied}, {audit.StatusError, "42704"}} {
+		if got := outcomes[requests[100+i].ID].Outcome; got.Status != want.status || got.Code != want.code {
+			t.Errorf("request %d: got %s %s, want %s %s", 101+i, got.Status, got.Code, want.status, want.code)
+		}
+	}
+	trail, err := json.Marshal(g.trail.all())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{appPassword, "top-secret", `"wrong"`} {
+		if strings.Contains(string(trail), secret) {
+			t.Errorf("got %q in the trail, want no password in it", secret)
+		}
+	}
+	first, last := g.trail.all()[0], g.trail.all()[len(g.trail.all())-1]
+	if first.Kind != audit.KindSessionOpen || last.Kind != audit.KindSessionClose || last.Outcome.Status != audit.StatusOK {
+		t.Errorf("got %s … %s %+v, want session.open … session.close that is well", first.Kind, last.Kind, last.Outcome)
+	}
+}
+
+func TestRecordedBeforeForwarded(t *testing.T) {
+	db := startServer(t)
+	db.MustExec(t, db.database, "CREATE TABLE t (n int); GRANT ALL ON t TO app")
+	for _, row := range []struct {
+		durability  policy.Durability
+		read, write bool // whether the reply waits for the disk
+	}{
+		{policy.Strict, true, true},
+		{policy.Reply, true, true},
+		{policy.Balanced, false, true},
+		{policy.Relaxed, false, false},
+	} {
+		t.Run(string(row.durability), func(t *testing.T) {
+			g := guard(t, db, "", "durability: "+string(row.durability), allowAll)
+			conn := g.connect(t, "sslmode=disable")
+			for _, step := range []struct {
+				text  string
+				waits bool
+			}{{"SELECT 1", row.read}, {"INSERT INTO t VALUES (1)", row.write}} {
+				before := len(g.trail.of(t, audit.KindRequest, 0))
+				must(t, conn, step.text)
+				g.trail.of(t, audit.KindRequest, before+1)
+				if got := g.trail.waitedFor(audit.KindRequest, before); got != step.waits {
+					t.Errorf("%s: got waited=%v, want %v", step.text, got, step.waits)
+				}
+			}
+		})
+	}
+	t.Run("a trail that fails ends the session", func(t *testing.T) {
+		g := guard(t, db, "", "", allowAll)
+		conn := g.connect(t, "sslmode=disable")
+		rows := must(t, conn, "SELECT count(*) FROM t")[0]
+		g.trail.failing(errors.New("disk full"))
+		_, err := conn.Exec(t.Context(), "INSERT INTO t VALUES (1)").ReadAll()
+		var answer *pgconn.PgError
+		if !errors.As(err, &answer) || answer.Code != stateTrail || answer.Severity != "FATAL" {
+			t.Errorf("got %v, want FATAL %s", err, stateTrail)
+		}
+		g.trail.failing(nil)
+		if got := must(t, g.connect(t, "sslmode=disable"), "SELECT count(*) FROM t")[0]; got != rows {
+			t.Errorf("got %s rows, want %s: what is not recorded is not forwarded", got, rows)
+		}
+	})
+}
+
+func TestCancelReachesOnlyOnesOwnSession(t *testing.T) {
+	g := guard(t, startServer(t), "", "", allowAll)
+	for _, options := range []string{"sslmode=disable", "sslmode=require"} {
+		t.Run(options, func(t *testing.T) {
+			conn := g.connect(t, options)
+			sleep := func() error {
+				result := conn.Exec(t.Context(), "SELECT pg_sleep(30)")
+				g.whenSleeping(t)
+				if err := conn.CancelRequest(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				_, err := result.ReadAll()
+				return err
+			}
+			var answer *pgconn.PgError
+			if err := sleep(); !errors.As(err, &answer) || answer.Code != stateQueryCanceled {
+				t.Errorf("got %v, want SQLSTATE %s", err, stateQueryCanceled)
+			}
+			must(t, conn, "SELECT 1")
+		})
+	}
+	cancels := g.trail.of(t, audit.KindCancel, 2)
+	outcomes := g.trail.of(t, audit.KindOutcome, 4)
+	if cancels[0].RequestID != outcomes[0].RequestID || outcomes[0].Outcome.Status != audit.StatusCanceled {
+		t.Errorf("got a cancel of %s and outcome %+v, want them to be of one request", cancels[0].RequestID, outcomes[0])
+	}
+
+	t.Run("of another workload", func(t *testing.T) {
+		conn := g.connect(t, "sslmode=disable")
+		mine := *g.origin.Load()
+		for _, change := range []func(*proxy.Origin){
+			func(o *proxy.Origin) { o.Workload.LinuxUID++ },
+			func(o *proxy.Origin) { o.Workload.Cgroup++ },
+		} {
+			other := mine
+			change(&other)
+			refusals := len(g.trail.of(t, audit.KindRefusal, 0))
+			g.origin.Store(&other)
+			if err := conn.CancelRequest(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			g.trail.of(t, audit.KindRefusal, refusals+1)
+			g.origin.Store(&mine)
+		}
+		if got := len(g.trail.of(t, audit.KindCancel, 0)); got != 2 {
+			t.Errorf("got %d cancels, want none of another workload", got-2)
+		}
+	})
+}
+
+// whenSleeping returns when the server runs pg_sleep.
+func (g *guarded) whenSleeping(t *testing.T) {
+	t.Helper()
+	conn, err := pgconn.Connect(t.Context(), g.URL(g.database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if n := must(t, conn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()")[0]; n != "0" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("got no session that sleeps, want one")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestClientThatLeavesEndsItsQuery(t *testing.T) {
+	g := guard(t, startServer(t), "", "", allowAll)
+	conn, err := net.Dial("tcp", g.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.logIn(t, conn)
+	if _, err := conn.Write(message('Q', []byte("SELECT pg_sleep(60)\x00")...)); err != nil {
+		t.Fatal(err)
+	}
+	g.whenSleeping(t)
+	conn.Close()
+	outcome := g.trail.of(t, audit.KindOutcome, 1)[0]
+	if got, want := outcome.Outcome.Status, audit.StatusUnknown; got != want {
+		t.Errorf("got outcome %s, want %s", got, want)
+	}
+	g.trail.of(t, audit.KindSessionClose, 1)
+	admin, err := pgconn.Connect(t.Context(), g.URL(g.database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(t.Context())
+	for deadline := time.Now().Add(10 * time.Second); must(t, admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database()")[0] != "0"; {
+		if time.Now().After(deadline) {
+			t.Fatal("got a query that goes on, want it cancelled with its client")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestDrainSaysGoodbye(t *testing.T) {
+	g := guard(t, startServer(t), "", "", allowAll)
+	conn := g.connect(t, "sslmode=require")
+	g.drain()
+	_, err := conn.ReceiveMessage(t.Context())
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) || answer.Code != stateShutdown || !strings.Contains(answer.Message, "the agent restarts") {
+		t.Errorf("got %v, want FATAL %s with the reason", err, stateShutdown)
+	}
+	if got := g.trail.of(t, audit.KindSessionClose, 1)[0].Outcome; got.Code != stateShutdown {
+		t.Errorf("got %+v, want session.close with %s", got, stateShutdown)
+	}
+}
+
+func TestServerThatEndsTheSessionIsHeard(t *testing.T) {
+	g := guard(t, startServer(t), "", "", allowAll)
+	conn := g.connect(t, "sslmode=disable")
+	pid := must(t, conn, "SELECT pg_backend_pid()")[0]
+	g.MustExec(t, g.database, "SELECT pg_terminate_backend("+pid+")")
+	_, err := conn.ReceiveMessage(t.Context())
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) || answer.Code != stateShutdown || strings.HasPrefix(answer.Message, "postern") {
+		t.Errorf("got %v, want the server's own FATAL %s", err, stateShutdown)
+	}
+}
+
+func TestSubjectThatMatchesNoMoreLosesItsSession(t *testing.T) {
+	for name, change := range map[string]func(string) string{
+		"another subject": func(p string) string { return strings.Replace(p, "linux:ada", "linux:eve", 1) },
+		"another target": func(p string) string {
+			return strings.Replace(p, "hosts: [127.0.0.1]", "hosts: [127.0.0.1, 127.0.0.2]", 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := guard(t, startServer(t), "", "", allowAll)
+			conn := g.connect(t, "sslmode=disable")
+			g.load(t, change(g.loaded))
+			_, err := conn.Exec(t.Context(), "SELECT 1").ReadAll()
+			var answer *pgconn.PgError
+			if !errors.As(err, &answer) || answer.Code != stateShutdown {
+				t.Errorf("got %v, want FATAL %s", err, stateShutdown)
+			}
+		})
+	}
+}
+
+func TestLargeValuesAreStreamed(t *testing.T) {
+	const size = 64 << 20
+	g := guard(t, startServer(t), "", "", allowAll)
+	conn, err := net.Dial("tcp", g.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	g.logIn(t, conn)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := conn.Write(message('Q', []byte(fmt.Sprintf("SELECT repeat('x', %d)\x00", size))...)); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := readUntilReady(t, conn), "TDCZ"; got != want {
+		t.Errorf("got messages %q, want %q", got, want)
+	}
+	runtime.ReadMemStats(&after)
+	if got, limit := after.TotalAlloc-before.TotalAlloc, uint64(8<<20); got > limit {
+		t.Errorf("got %d bytes allocated for a row of %d, want at most %d", got, size, limit)
+	}
+	if got := g.trail.of(t, audit.KindOutcome, 1)[0].Outcome; got.Rows != 1 || got.Bytes < size {
+		t.Errorf("got %+v, want one row of %d bytes or more", got, size)
+	}
+
+	big := make([]byte, size)
+	for i := range big {
+		big[i] = 'y'
+	}
+	client := g.connect(t, "sslmode=disable")
+	result := client.ExecParams(t.Context(), "SELECT length($1)", [][]byte{big}, nil, nil, nil).Read()
+	if result.Err != nil || string(result.Rows[0][0]) != fmt.Sprint(size) {
+		t.Errorf("got %v, %v, want a parameter of %d bytes passed on", result.Rows, result.Err, size)
+	}
+}
+
+func TestDeepPipelinesDoNotStall(t *testing.T) {
+	g := guard(t, startServer(t), "", "", allowAll)
+	conn, err := net.Dial("tcp", g.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	g.logIn(t, conn)
+	var batch []byte // one statement, far more executions than replies may be due
+	batch = append(batch, message('P', []byte("s\x00SELECT 1\x00\x00\x00")...)...)
+	const n = 2 * maxExpected
+	for range n {
+		batch = append(batch, message('B', []byte("\x00s\x00\x00\x00\x00\x00\x00\x00")...)...)
+		batch = append(batch, message('E', 0, 0, 0, 0, 0)...)
+	}
+	batch = append(batch, message('S')...)
+	sent := make(chan error, 1)
+	go func() { _, err := conn.Write(batch); sent <- err }()
+	if got, want := strings.Count(readUntilReady(t, conn), "C"), n; got != want {
+		t.Errorf("got %d executions, want %d", got, want)
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
 }

@@ -182,7 +182,7 @@ func TestNewerProtocolIsNegotiatedDown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		packet := append([]byte{0, 0, 0, 0, 0, 3, 0, minor}, "user\x00u\x00database\x00postgres\x00_pq_.grease\x00on\x00\x00"...)
+		packet := append([]byte{0, 0, 0, 0, 0, 3, 0, minor}, "user\x00u\x00database\x00"+g.database+"\x00_pq_.grease\x00on\x00\x00"...)
 		binary.BigEndian.PutUint32(packet, uint32(len(packet)))
 		if _, err := conn.Write(packet); err != nil {
 			t.Fatal(err)
@@ -225,7 +225,7 @@ func TestStartupIsRefusedInTheProtocol(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			before := len(g.trail.of(t, audit.KindRefusal, 0))
-			_, err := pgconn.Connect(t.Context(), g.url("postgres", "sslmode=disable&"+row.options))
+			_, err := pgconn.Connect(t.Context(), g.url("sslmode=disable&"+row.options))
 			var answer *pgconn.PgError
 			if !errors.As(err, &answer) {
 				t.Fatalf("got %v, want an error of the protocol", err)
