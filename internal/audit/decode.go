@@ -16,12 +16,18 @@ import (
 // longer than an agent lives.
 const maxCheckpointsBytes = 256 << 20
 
+// maxIndex is where offsets into the hashes file would overflow.
+const maxIndex = 1 << 56
+
 // decodeLeaf reads a line of a leaves file. It fails when a record's kind
 // promises a part that is not there.
 func decodeLeaf(line []byte) (*Record, error) {
 	r := new(Record)
 	if err := json.Unmarshal(line, r); err != nil {
 		return nil, errors.New("the line is not a record")
+	}
+	if r.Index < 0 || r.Index >= maxIndex {
+		return nil, errors.New("the record has no index")
 	}
 	if r.Kind == KindKey && r.Key == nil || r.Kind == KindPrevious && r.Previous == nil ||
 		r.Kind == KindLoss && r.Loss == nil {

@@ -260,7 +260,7 @@ func (w *walk) fork() {
 
 // storedHash returns what the hashes file holds for a record.
 func (w *walk) storedHash(index int64) (h tlog.Hash, known bool, err error) {
-	if w.hashes == nil || index >= maxStoredIndex {
+	if w.hashes == nil || index >= maxIndex {
 		return h, false, nil
 	}
 	n, err := w.hashes.ReadAt(h[:], tlog.StoredHashIndex(0, index)*tlog.HashSize)
@@ -269,9 +269,6 @@ func (w *walk) storedHash(index int64) (h tlog.Hash, known bool, err error) {
 	}
 	return h, n == tlog.HashSize && h != tlog.Hash{}, nil
 }
-
-// maxStoredIndex is where offsets into the hashes file would overflow.
-const maxStoredIndex = 1 << 56
 
 // compare compares the trees with what is expected of the size they have.
 func (w *walk) compare() {
