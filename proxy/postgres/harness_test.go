@@ -33,7 +33,7 @@ import (
 // guarded is a handler behind a listener of its own, in front of a real server.
 // Its clients are a workload that the test describes.
 type guarded struct {
-	*server
+	*testDatabase
 	address string // that clients connect to
 	trail   *trail
 	handler *Handler
@@ -52,13 +52,13 @@ const appPassword = "only-postern-knows"
 // allowAll is a policy that lets everything pass that can be read.
 const allowAll = `{name: all, allow: [ALL], functions: ["*.*"]}`
 
-// guard starts a handler in front of server.
+// guard starts a handler in front of db.
 //
 // Shape: target and access are fields of the Target's and the AccessPolicy's spec,
 // in YAML; rules are the policy's.
-func guard(t testing.TB, server *server, target, access string, rules ...string) *guarded {
+func guard(t testing.TB, db *testDatabase, target, access string, rules ...string) *guarded {
 	t.Helper()
-	g := &guarded{server: server, trail: &trail{}}
+	g := &guarded{testDatabase: db, trail: &trail{}}
 	login := filepath.Join(t.TempDir(), "login.yaml")
 	if err := os.WriteFile(login, []byte("{username: app, password: "+appPassword+"}"), 0o600); err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func guard(t testing.TB, server *server, target, access string, rules ...string)
 		target += "\n  credential: {file: " + login + "}"
 	}
 	if !strings.Contains(target, "tls:") {
-		target += "\n  tls: {ca: {file: " + server.CAFile + "}}"
+		target += "\n  tls: {ca: {file: " + db.CAFile + "}}"
 	}
 	g.load(t, g.documents(target, access, rules...))
 	var err error
@@ -75,7 +75,7 @@ func guard(t testing.TB, server *server, target, access string, rules ...string)
 		t.Fatal(err)
 	}
 	g.origin.Store(&proxy.Origin{
-		Dialled:  netip.MustParseAddrPort(server.Address()),
+		Dialled:  netip.MustParseAddrPort(db.Address()),
 		Workload: audit.Workload{PID: 7, Process: "client", LinuxUID: 1000, LinuxUser: "ada", Cgroup: 42, Verified: "kernel"},
 	})
 	who := identity.Linux("ada", nil)
@@ -209,19 +209,19 @@ func (g *guarded) connect(t testing.TB, options string) *pgconn.PgConn {
 	return conn
 }
 
-// server is a real server and a database of the test's own on it.
-type server struct {
+// testDatabase is a real server and a database of the test's own on it.
+type testDatabase struct {
 	*testenv.Postgres
 	database string
 }
 
 // startServer gives a database that the role app may do anything in. The server
 // is shared by all tests of the package.
-func startServer(t testing.TB) *server {
+func startServer(t testing.TB) *testDatabase {
 	t.Helper()
 	shared.server.Do(func() { shared.postgres, shared.err = testenv.RunPostgres(context.Background()) })
 	testenv.Need(t, shared.err == nil, fmt.Sprintf("PostgreSQL server as root (apt-get install postgresql): %v", shared.err))
-	s := &server{Postgres: shared.postgres, database: fmt.Sprintf("test%d", shared.databases.Add(1))}
+	s := &testDatabase{Postgres: shared.postgres, database: fmt.Sprintf("test%d", shared.databases.Add(1))}
 	if s.database == "test1" {
 		s.MustExec(t, "postgres", "CREATE ROLE app LOGIN PASSWORD '"+appPassword+"'")
 	}

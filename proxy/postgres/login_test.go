@@ -37,7 +37,7 @@ func (g *guarded) refusedAs(t *testing.T, url string) *pgconn.PgError {
 func TestLoginThatFailsIsRefusedAndRecorded(t *testing.T) {
 	db := startServer(t)
 	// It has no role app, and a certificate of another CA.
-	stranger := &server{Postgres: testenv.StartPostgres(t), database: "postgres"}
+	stranger := &testDatabase{Postgres: testenv.StartPostgres(t), database: "postgres"}
 	for _, row := range []struct {
 		name   string
 		target string
@@ -49,7 +49,7 @@ func TestLoginThatFailsIsRefusedAndRecorded(t *testing.T) {
 		{"no policy matches", "", "", func(g *guarded) { who := identity.Linux("eve", nil); g.who.Store(&who) }, stateNotAuthorized, "linux:eve"},
 		{"identity is not proven", "", "", func(g *guarded) { g.who.Store(nil) }, stateNotAuthorized, "the token has expired"},
 		{"a token is demanded", "", "requireToken: true", func(*guarded) {}, stateNotAuthorized, "token"},
-		{"the address belongs to nobody", "", "", func(g *guarded) { g.server = stranger }, stateDenied, "belongs to no target"},
+		{"the address belongs to nobody", "", "", func(g *guarded) { g.testDatabase = stranger }, stateDenied, "belongs to no target"},
 		{"the server is another", "", "", func(g *guarded) { g.instead = stranger.Address() }, stateNoConnection, "does not prove its name"},
 		{"the server's name is another", "tls: {serverName: other.test, ca: {file: " + db.CAFile + "}}", "", func(*guarded) {}, stateNoConnection, "does not prove its name"},
 		{"the server is not there", "", "", func(g *guarded) { g.instead = "127.0.0.1:1" }, stateNoConnection, "cannot be reached"},

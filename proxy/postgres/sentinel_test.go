@@ -39,7 +39,7 @@ func TestNoSentinelReachesTheClient(t *testing.T) {
 	if err := os.WriteFile(login, fmt.Appendf(nil, "{username: %s, password: %s}", testenv.Superuser, server.Password), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g := guard(t, server, `sensitive:
+	g := guard(t, &testDatabase{Postgres: server, database: "guarded"}, `sensitive:
     - {columns: [`+declaredColumns+`], mask: redact}
     - {columns: ["public.users.meta"], mask: "null"}
   credential: {file: `+login+`}`, "", allowAll, "{name: unread, allow: [UNKNOWN]}")
@@ -52,7 +52,7 @@ func TestNoSentinelReachesTheClient(t *testing.T) {
 			if _, _, found := leak(needles, open.tap.received.Bytes()); !found {
 				t.Errorf("got no sentinel without Postern, want one: %+v", said)
 			}
-			client := dialWire(t, g.url("guarded", "sslmode=disable"), names("guarded"))
+			client := dialWire(t, g.url("sslmode=disable"), names("guarded"))
 			got := a.run(client)
 			if part, value, found := leak(needles, client.tap.received.Bytes()); found {
 				t.Errorf("got %q, a part of %q, want nothing of it\n%+v", part, value, got)
