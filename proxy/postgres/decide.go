@@ -20,6 +20,7 @@ const maxJudgementAge = time.Second
 // and one state of the catalog. It does not change.
 type judgement struct {
 	view     *policy.View
+	path     *searchPath
 	snapshot *snapshot // nil where the Target has no sensitive columns
 	made     time.Time
 	request  audit.Request
@@ -47,7 +48,7 @@ func (s *session) judge(ctx context.Context, st *statement) (*judgement, error) 
 		}
 	}
 	j := st.last
-	if j != nil && !st.named && j.view == s.view && j.snapshot == current && time.Since(j.made) < maxJudgementAge {
+	if j != nil && !st.named && j.view == s.view && j.path == s.path && j.snapshot == current && time.Since(j.made) < maxJudgementAge {
 		return j, nil
 	}
 	carried, err := s.carried(st.script.Statements)
@@ -66,10 +67,10 @@ func (s *session) judge(ctx context.Context, st *statement) (*judgement, error) 
 // that they run by name.
 func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql.Statement) (*judgement, error) {
 	statements := append(slices.Clip(script.Statements), carried...)
-	j := &judgement{view: s.view, made: time.Now(), action: metrics.Allow, request: describe(statements)}
+	j := &judgement{view: s.view, path: s.path, made: time.Now(), action: metrics.Allow, request: describe(statements, s.path)}
 	asked := policy.Request{Database: s.database, User: s.access.login.User, Now: j.made}
 	for _, st := range statements {
-		asked.Statements = append(asked.Statements, policyStatement(st))
+		asked.Statements = append(asked.Statements, policyStatement(st, s.path))
 	}
 	answer := s.view.Decide(asked)
 	j.decision = audit.Decision{Action: answer.Action.String(), Policy: answer.Policy, Rule: answer.Rule, Reason: answer.Reason, Hash: s.view.Hash()}
@@ -89,6 +90,9 @@ func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql
 		return nil, err
 	}
 	s.recordText(j, script)
+	if j.denied == "" && movesPath(statements) {
+		s.path = nil
+	}
 	return j, nil
 }
 
@@ -193,37 +197,36 @@ func catalogRefusal(err error) error {
 // they have when the server comes to them.
 func (s *session) carried(statements []*sql.Statement) ([]*sql.Statement, error) {
 	var carried []*sql.Statement
-	local := newNames() // what earlier statements of the same text prepare
+	prepared, declared := map[string]*sql.Statement{}, map[string]*sql.Statement{} // by this text
 	for _, st := range statements {
 		switch st.Kind {
 		case sql.Prepare:
-			local.statements[st.Name] = &statement{script: &sql.Script{Statements: []*sql.Statement{st.Inner}}}
+			prepared[st.Name] = st.Inner
 		case sql.Declare:
-			local.cursors[st.Name] = st
+			declared[st.Name] = st.Inner
 		case sql.Execute:
 			found, err := s.lookupStatement(st.Name)
 			if err != nil {
 				return nil, err
 			}
-			if mine, ok := local.statements[st.Name]; ok {
-				found = mine
-			}
-			if found == nil {
+			switch mine, ok := prepared[st.Name]; {
+			case ok:
+				carried = append(carried, mine)
+			case found != nil:
+				carried = append(carried, found.script.Statements...)
+			default:
 				carried = append(carried, unknown("EXECUTE of a name that nothing was prepared under"))
-				continue
 			}
-			carried = append(carried, found.script.Statements...)
 		case sql.Fetch:
 			found, err := s.lookupCursor(st.Name)
 			if err != nil {
 				return nil, err
 			}
-			if mine, ok := local.cursors[st.Name]; ok {
-				found = mine
-			}
-			switch {
-			case found != nil && found.Inner != nil:
-				carried = append(carried, found.Inner)
+			switch mine, ok := declared[st.Name]; {
+			case ok:
+				carried = append(carried, mine)
+			case found != nil:
+				carried = append(carried, found.script.Statements...)
 			case s.catalog != nil:
 				carried = append(carried, unknown("FETCH from a cursor that was not declared here"))
 			}
@@ -236,10 +239,10 @@ func unknown(why string) *sql.Statement {
 	return &sql.Statement{Words: []string{sql.Unknown}, Unknown: why}
 }
 
-func policyStatement(st *sql.Statement) policy.Statement {
+func policyStatement(st *sql.Statement, path *searchPath) policy.Statement {
 	p := policy.Statement{Words: st.Words, Unknown: st.Unknown, HasWhere: st.HasWhere, ReturnsRows: st.ReturnsRows}
 	for _, r := range st.Relations {
-		p.Relations = append(p.Relations, policy.Relation{Schema: r.Schema, Name: r.Name})
+		p.Relations = append(p.Relations, path.places(r)...)
 	}
 	for _, f := range st.Functions {
 		p.Functions = append(p.Functions, policy.Function{Schema: f.Schema, Name: f.Name, Builtin: f.Builtin})

@@ -170,7 +170,10 @@ func (s *session) login(ctx context.Context) (phase, error) {
 	if err != nil {
 		return nil, loginRefusal(s.target.Name(), err)
 	}
-	if err := pg.SyncConn(ctx); err != nil {
+	if s.path, err = askSearchPath(ctx, pg); err == nil {
+		err = pg.SyncConn(ctx)
+	}
+	if err != nil {
 		pg.Close(ctx)
 		return nil, loginRefusal(s.target.Name(), err)
 	}

@@ -35,12 +35,12 @@ type parameters struct {
 }
 
 // describe lists what statements do, each thing once.
-func describe(statements []*sql.Statement) audit.Request {
+func describe(statements []*sql.Statement, path *searchPath) audit.Request {
 	r := audit.Request{Operations: []string{}, Relations: []string{}, Functions: []string{}}
 	for _, st := range statements {
 		r.Operations = append(r.Operations, st.Words...)
 		for _, relation := range st.Relations {
-			r.Relations = append(r.Relations, qualified(relation.Schema, relation.Name))
+			r.Relations = append(r.Relations, path.name(relation))
 		}
 		for _, function := range st.Functions {
 			r.Functions = append(r.Functions, qualified(function.Schema, function.Name))

@@ -49,6 +49,7 @@ type session struct {
 	counted   bool
 	farewell  bool // the client took its leave
 	torn      bool // the client has the beginning of a message and not its end
+	path      *searchPath
 	set       *policy.Set
 	view      *policy.View
 	queue     *queue
@@ -175,7 +176,7 @@ func (s *session) decideSettings(ctx context.Context, settings []parameter) erro
 		}
 		asked := policy.Request{Database: s.database, Now: time.Now()}
 		for _, st := range script.Statements {
-			asked.Statements = append(asked.Statements, policyStatement(st))
+			asked.Statements = append(asked.Statements, policyStatement(st, nil))
 		}
 		if d := s.view.Decide(asked); d.Action != policy.Allow {
 			return refused(metrics.Policy, stateDenied, "parameter %s in the startup packet is %s", p.name, explain(d))
