@@ -16,7 +16,7 @@ import (
 	"postern.dev/postern/testenv"
 )
 
-// What a workload may have beside uid nobody. `postern run` gives a command none;
+// What a workload may have beside their uid. `postern run` gives a command none;
 // containers is what container runtimes give by default.
 var (
 	none       = capabilities{name: "none"}
@@ -111,7 +111,7 @@ var vectors = []vector{
 	{workload: "packet-bypass", want: "socket: EPERM"},
 	{workload: "packet", caps: containers, real: true, want: "sent", uncovered: hostSide},
 	{workload: "packet-bypass", caps: containers, real: true, want: "sent", uncovered: hostSide},
-	{workload: "take", real: true, want: "EPERM", arrange: takeFrom("give", nobody)},
+	{workload: "take", real: true, want: "EPERM", arrange: takeFrom("give", user)},
 	{workload: "take", real: true, want: directReply, arrange: takeFrom("give-open", 0),
 		uncovered: "a process of another user opened the connection and handed it over: a relay"},
 }

@@ -24,7 +24,7 @@ func TestEarlierConnectionsAreEnded(t *testing.T) {
 			}
 			elsewhere := testenv.NewCgroup(t)
 			strange := w.workload(elsewhere, "hold", none)
-			strange.SysProcAttr.Credential.Uid = nobody - 1
+			strange.SysProcAttr.Credential.Uid = user + 1
 			inside, _ := w.begin(t, w.workload(w.command, "hold", none))
 			outside, _ := w.begin(t, w.workload(elsewhere, "hold", none))
 			stranger, _ := w.begin(t, strange)

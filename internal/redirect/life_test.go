@@ -19,7 +19,7 @@ import (
 // agent is a process of its own that guards a command until it is killed, with a
 // keeper beside it. Its argument is the run's id.
 func agent(s setting) string {
-	run, err := New(Options{ID: s.argument, UID: nobody, Log: quietLog()})
+	run, err := New(Options{ID: s.argument, UID: user, Log: quietLog()})
 	if err != nil {
 		return err.Error()
 	}
@@ -98,7 +98,9 @@ func newSeparate(t *testing.T) *separate {
 	t.Cleanup(func() {
 		s.agent.Process.Kill()
 		s.keeper.Kill()
-		if err := Release(t.Context(), "", w.id); err != nil && !errors.Is(err, context.Canceled) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := Release(ctx, "", w.id); err != nil {
 			t.Errorf("release: %v", err)
 		}
 	})
@@ -234,7 +236,7 @@ func TestReleaseHoldsWhileTheAgentLives(t *testing.T) {
 // TestSameNameTwice: a second run of the name fails, and leaves the first alone.
 func TestSameNameTwice(t *testing.T) {
 	s := newSeparate(t)
-	if _, err := New(Options{ID: s.id, UID: nobody, Log: quietLog()}); !errors.Is(err, fs.ErrExist) {
+	if _, err := New(Options{ID: s.id, UID: user, Log: quietLog()}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("got %v, want %v", err, fs.ErrExist)
 	}
 	if got := s.dial(t); got != "proxied" {
@@ -270,9 +272,9 @@ func TestNewLeavesNothingWhenItFails(t *testing.T) {
 	testenv.Need(t, os.Geteuid() == 0, "root")
 	for name, o := range map[string]Options{
 		"root":       {ID: newRunID(), UID: 0},
-		"id":         {ID: "../x", UID: nobody},
-		"no cgroups": {ID: newRunID(), UID: nobody, Cgroups: t.TempDir()},
-		"no memory":  {ID: newRunID(), UID: nobody, Connecting: 1 << 31}, // a map too large to make
+		"id":         {ID: "../x", UID: user},
+		"no cgroups": {ID: newRunID(), UID: user, Cgroups: t.TempDir()},
+		"no memory":  {ID: newRunID(), UID: user, Connecting: 1 << 31}, // a map too large to make
 	} {
 		o.Log = quietLog()
 		run, err := New(o)

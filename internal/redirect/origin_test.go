@@ -105,7 +105,7 @@ func TestOriginTellsWhoConnected(t *testing.T) {
 		t.Errorf("got started %v, cookie %d, thread %d, want all set", got.Started, got.Cookie, got.TID)
 	}
 	want := Origin{
-		Dialled: db4, PID: cmd.Process.Pid, UID: nobody, GID: nobody, Comm: "exe", ExeInode: exe.Ino, ExeDev: exe.Dev,
+		Dialled: db4, PID: cmd.Process.Pid, UID: user, GID: user, Comm: "exe", ExeInode: exe.Ino, ExeDev: exe.Dev,
 		Cgroup: w.run.state.Command, Netns: w.run.state.Netns,
 		TID: got.TID, Started: got.Started, Cookie: got.Cookie,
 	}
@@ -212,15 +212,15 @@ func TestOtherProcessesOfTheUser(t *testing.T) {
 		workload, want string
 		uid            uint32
 	}{
-		{"plain4", "EPERM", nobody},
-		{"plain6", "EPERM", nobody},
-		{"mapped6", "EPERM", nobody},
-		{"udp-sendto4", "EPERM", nobody},
-		{"tfo-sendto4", "EPERM", nobody},
-		{"uring-sqpoll", "EPERM", nobody},
-		{"loopback", "refused", nobody}, // by nobody listening: not a Target
-		{"unguarded", directReply, nobody},
-		{"plain4", directReply, nobody - 1},
+		{"plain4", "EPERM", user},
+		{"plain6", "EPERM", user},
+		{"mapped6", "EPERM", user},
+		{"udp-sendto4", "EPERM", user},
+		{"tfo-sendto4", "EPERM", user},
+		{"uring-sqpoll", "EPERM", user},
+		{"loopback", "refused", user}, // by nobody listening: not a Target
+		{"unguarded", directReply, user},
+		{"plain4", directReply, user + 1},
 	} {
 		cmd := w.workload(outside, row.workload, none)
 		cmd.SysProcAttr.Credential.Uid = row.uid

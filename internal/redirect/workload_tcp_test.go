@@ -376,7 +376,8 @@ func inUserns(name string, flags uintptr, files ...*os.File) string {
 	}
 	cmd.Env = append(cmd.Env, asWorkload+"="+name)
 	cmd.ExtraFiles = files
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
+	uid := []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, UidMappings: uid}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Sprintf("%v: %s", err, out)

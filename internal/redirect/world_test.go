@@ -23,8 +23,9 @@ import (
 	"postern.dev/postern/testenv"
 )
 
-// nobody is the user that commands run as.
-const nobody = 65534
+// user is whom commands run as: not one of the machine's, so that no other run
+// has refused it anything.
+const user = 61234
 
 // The world's addresses: the command's side of the veth pair, the database's,
 // and one more of the database's machine where nothing listens on the port.
@@ -105,7 +106,7 @@ func (w *world) guard(t *testing.T, o Options) {
 	t.Helper()
 	testenv.Need(t, os.Geteuid() == 0, "root")
 	w.id = newRunID()
-	o.ID, o.UID, o.Log = w.id, nobody, quietLog()
+	o.ID, o.UID, o.Log = w.id, user, quietLog()
 	run, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +233,7 @@ func accept(l net.Listener, serve func(net.Conn)) {
 	}
 }
 
-// capabilities of a workload, beside uid nobody.
+// capabilities of a workload, beside their uid.
 type capabilities struct {
 	name string
 	caps []uintptr
@@ -246,7 +247,7 @@ func (w *world) workload(cgroup *testenv.Cgroup, name string, c capabilities) *e
 		"POSTERN_TEST_LISTENER=" + strconv.Itoa(int(portOf(w.listeners[0]))),
 	}
 	cmd.Dir = "/"
-	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user}
 	cmd.SysProcAttr.AmbientCaps = c.caps
 	return cmd
 }
