@@ -25,7 +25,6 @@ func tailCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			t.out = c.OutOrStdout()
-			t.warn = c.ErrOrStderr()
 			return t.run(c.Context())
 		},
 	}
@@ -48,7 +47,6 @@ type tail struct {
 	follow  bool
 	json    bool
 	out     io.Writer
-	warn    io.Writer
 
 	readers map[string]*audit.Reader
 }
@@ -142,7 +140,7 @@ func (t *tail) last(es []*audit.Entry) []*audit.Entry {
 func (t *tail) print(es []*audit.Entry) error {
 	for _, e := range es {
 		line := summary(e)
-		if t.json {
+		if t.json && !e.Damaged {
 			b, err := toJSON(e)
 			if err != nil {
 				return err

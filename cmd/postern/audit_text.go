@@ -26,6 +26,9 @@ const (
 
 // summary is a record on one line.
 func summary(e *audit.Entry) string {
+	if e.Damaged {
+		return "(a line that is no record: run postern audit verify)"
+	}
 	parts := []string{e.Time.Local().Format(shortTime), fmt.Sprintf("%-13s", safe(string(e.Kind))), short(e.ID)}
 	for _, part := range []string{who(e), where(e), what(e), verdict(e), result(e), event(e)} {
 		if part != "" {

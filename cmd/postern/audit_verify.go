@@ -34,6 +34,13 @@ func (unverifiedError) ExitCode() int { return 2 }
 
 func (e unverifiedError) Unwrap() error { return e.error }
 
+func unverified(err error) error {
+	if err == nil {
+		return nil
+	}
+	return unverifiedError{err}
+}
+
 func verifyCommand() *cobra.Command {
 	var keys, kept []string
 	c := &cobra.Command{
@@ -43,21 +50,21 @@ func verifyCommand() *cobra.Command {
 			"signed. The key, and the checkpoints that were kept, should come from a place\n" +
 			"that nobody who could change the logs could change.\n\n" +
 			"Exit code: 0 it verifies, 1 something is wrong, 2 it could not be verified.",
-		Args: cobra.MaximumNArgs(1),
+		Args: func(c *cobra.Command, args []string) error { return unverified(cobra.MaximumNArgs(1)(c, args)) },
 		RunE: func(c *cobra.Command, args []string) error {
 			o := audit.VerifyOptions{Dir: defaultLogDir}
 			if len(args) > 0 {
 				o.Dir = args[0]
 			}
 			if err := load(&o, keys, kept); err != nil {
-				return unverifiedError{err}
+				return unverified(err)
 			}
 			r, err := audit.Verify(c.Context(), o)
 			if err != nil {
-				return unverifiedError{err}
+				return unverified(err)
 			}
 			if err := printReport(c.OutOrStdout(), r); err != nil {
-				return unverifiedError{err}
+				return unverified(err)
 			}
 			if len(r.Problems) > 0 {
 				return tamperedError{len(r.Problems)}
@@ -65,8 +72,9 @@ func verifyCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringSliceVar(&keys, "key", []string{defaultPublicKey}, "files with public keys of the operator")
-	c.Flags().StringSliceVar(&kept, "checkpoint", nil, "files with checkpoints that were kept elsewhere")
+	c.Flags().StringArrayVar(&keys, "key", []string{defaultPublicKey}, "files with public keys of the operator")
+	c.Flags().StringArrayVar(&kept, "checkpoint", nil, "files with checkpoints that were kept elsewhere")
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return unverified(err) })
 	return c
 }
 

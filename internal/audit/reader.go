@@ -3,12 +3,14 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"io"
 )
 
 // Entry is a record as a reader sees it: with its values.
 type Entry struct {
 	Record
 	Missing []string // fields whose value is not there, or not the right one: they hold the commitment
+	Damaged bool     // the line is no record, and Record is empty
 }
 
 // Reader reads the records of one log in their order, also while they are being
@@ -35,16 +37,19 @@ func NewReader(dir string) *Reader {
 
 // Next returns the next record.
 //
-// Errors: [io.EOF] when there is none yet: a later call may find one. After a
-// line that is no record, the next call goes on behind it.
+// Errors: [io.EOF] when there is none yet: a later call may find one. After any
+// other there is nothing more to read.
 func (r *Reader) Next() (*Entry, error) {
 	line, err := r.leaves.read()
-	if err != nil {
+	if err == io.EOF {
 		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read audit log %s: %w", r.dir, err)
 	}
 	record, err := decodeLeaf(line)
 	if err != nil {
-		return nil, fmt.Errorf("read audit log %s: %w", r.dir, err)
+		return &Entry{Damaged: true}, nil
 	}
 	e := &Entry{Record: *record}
 	ds, _, err := r.joiner.join(&e.Record)
