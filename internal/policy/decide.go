@@ -50,7 +50,7 @@ func (a Action) String() string {
 type Decision struct {
 	Action Action
 	Policy string // whose rule decided; else the only policy that decides, if it is one
-	Rule   string // that decided; of an Allow the first statement's; "" when none did
+	Rule   string // that decided; of an Allow, for the first statement that is more than SESSION; "" when none did
 	Reason string // of a Deny, fit for the client: it holds names and words, no values
 	Would  []Verdict
 }
@@ -110,6 +110,7 @@ func (s *ruleSet) judge(v *View, r Request) Decision {
 		statements = []Statement{{Words: []string{"SESSION"}}}
 	}
 	var permit *rule
+	var permitted words // by permit
 	var uncovered *Statement
 	f := facts{view: v, database: r.Database, user: r.User, now: r.Now}
 	for i := range statements {
@@ -123,8 +124,8 @@ func (s *ruleSet) judge(v *View, r Request) Decision {
 		if by == nil && uncovered == nil {
 			uncovered = f.statement
 		}
-		if permit == nil {
-			permit = by
+		if permit == nil || permitted == wordSession {
+			permit, permitted = by, f.words
 		}
 	}
 	if uncovered != nil {

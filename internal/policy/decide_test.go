@@ -173,7 +173,7 @@ func TestDecide(t *testing.T) {
 			"a named function of no known schema does not",
 			[]string{`rules: [{name: reads, allow: [SELECT], functions: ["reports.total"]}]`},
 			[]Statement{one("SELECT", "total()")},
-			"deny a/: no rule allows the function total (of no known schema)",
+			"deny a/: no rule allows the function total, whose schema is not known: write it with its schema",
 		},
 		{
 			"a denied built-in is denied",
@@ -182,7 +182,7 @@ func TestDecide(t *testing.T) {
 			"deny a/no-version: no",
 		},
 
-		{"an unresolved name needs any schema to be allowed", []string{reads}, []Statement{one("SELECT", "users")}, "deny a/: no rule allows SELECT on users (of no known schema)"},
+		{"an unresolved name needs any schema to be allowed", []string{reads}, []Statement{one("SELECT", "users")}, "deny a/: no rule allows SELECT on users, whose schema is not known: write it with its schema"},
 		{"an unresolved name passes where any schema is allowed", []string{`rules: [{name: reads, allow: [SELECT], relations: ["*.users"]}]`}, []Statement{one("SELECT", "users")}, "allow a/reads"},
 		{"an unresolved name passes where relations are not limited", []string{`rules: [{name: reads, allow: [SELECT]}]`}, []Statement{one("SELECT", "users")}, "allow a/reads"},
 		{
@@ -232,6 +232,12 @@ func TestDecide(t *testing.T) {
 		{"SESSION comes with an allow that has a condition", []string{`rules: [{name: reads, allow: [SELECT], when: "false"}]`}, []Statement{one("SESSION")}, "allow a/reads"},
 		{"SESSION does not come with a deny", []string{`rules: [{name: no-ddl, deny: [DDL]}]`}, []Statement{one("SESSION")}, "deny a/: no rule allows anything in this database"},
 		{"SESSION does not come where no rule is about the database", []string{`rules: [{name: reads, allow: [SELECT], databases: [other]}]`}, []Statement{one("SESSION")}, "deny a/: no rule allows anything in this database"},
+		{
+			"the rule of what is more than SESSION is named",
+			[]string{`rules: [{name: reads, allow: [SELECT]}, {name: writes, allow: [DELETE]}]`},
+			[]Statement{one("SESSION"), one("DELETE"), one("SELECT"), one("SESSION")},
+			"allow a/writes",
+		},
 		{"SESSION can be denied", []string{`rules: [{name: reads, allow: [SELECT]}, {name: no-session, deny: [SESSION]}]`}, []Statement{one("SESSION")}, "deny a/no-session: SESSION denied"},
 		{"SESSION beside another word", []string{reads}, []Statement{one("SELECT SESSION", "public.users")}, "allow a/reads"},
 		{"SESSION that reads needs its relation", []string{reads}, []Statement{one("SESSION", "audit.log")}, "deny a/: no rule allows SESSION on audit.log"},

@@ -74,7 +74,7 @@ func spoken(schema, name string) string {
 		text = strconv.QuoteToASCII(clip(text))
 	}
 	if schema == "" {
-		text += " (of no known schema)"
+		text += ", whose schema is not known: write it with its schema"
 	}
 	return text
 }
