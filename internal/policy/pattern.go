@@ -39,16 +39,18 @@ func (p pattern) touches(schema, name string) bool {
 	return p.schema.might(schema) && p.name.might(name)
 }
 
-// parsePattern reads "public.users", "public.*", "*.orders" or "*.*".
+// parsePattern reads "public.users", "public.*", "*.orders", or "*.*", for which "*" is short.
 func parsePattern(text string) (pattern, error) {
 	parts, err := parseParts(text)
-	if err != nil {
+	switch {
+	case err != nil:
 		return pattern{}, err
+	case len(parts) == 2:
+		return pattern{parts[0], parts[1]}, nil
+	case len(parts) == 1 && parts[0].any:
+		return pattern{parts[0], parts[0]}, nil
 	}
-	if len(parts) != 2 {
-		return pattern{}, errors.New(`is not schema.name; write "public.users", "public.*" or "*.users"`)
-	}
-	return pattern{parts[0], parts[1]}, nil
+	return pattern{}, errors.New(`is not schema.name; write "public.users", "public.*" or "*.users"`)
 }
 
 // parseColumn reads "public.users.email" or "*.ssn".
