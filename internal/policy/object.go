@@ -4,6 +4,9 @@ package policy
 const APIVersion = "postern.dev/v1alpha1"
 
 // Metadata names an object.
+//
+// Here and below, the tag planned lists keys that are announced but not built: Load
+// refuses them as such, and other keys as unknown.
 type Metadata struct {
 	_    struct{} `planned:"labels annotations"`
 	Name string   `json:"name"`
