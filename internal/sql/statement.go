@@ -101,19 +101,3 @@ type Setting struct {
 	Constant bool     // Values tells what will be set
 	Local    bool     // until the transaction's end
 }
-
-// Misuse is a use of a sensitive column that masking its result column does not cover.
-type Misuse struct {
-	Relation string // as written, schema included where the text has one
-	Column   string // "" where all of the relation's sensitive columns are meant
-	Use      string // from a closed list: expression, predicate, whole row …
-}
-
-// Misuse finds the first use of a sensitive column that is not a plain output
-// column. It answers nil where there is none.
-//
-// Shape: sensitive gives the names of a relation's sensitive columns; schema is "" where the text has none.
-func (s *Statement) Misuse(sensitive func(schema, name string) []string) *Misuse {
-	_ = sensitive
-	return &Misuse{Use: "not decided"}
-}

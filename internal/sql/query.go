@@ -1,0 +1,170 @@
+package sql
+
+import (
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// selectUses says what becomes of a column in the clauses of a SELECT. A clause that is not here is an expression.
+var selectUses = map[protoreflect.Name]string{
+	"distinct_clause": useDistinct,
+	"where_clause":    usePredicate,
+	"group_clause":    useGrouping,
+	"having_clause":   usePredicate,
+	"window_clause":   useWindow,
+	"sort_clause":     useOrdering,
+}
+
+// selectStatement looks at a query whose outputs become use.
+func (j *judge) selectStatement(n *pg.SelectStmt, outer *scope, use string) {
+	j.with(n.WithClause, outer)
+	if n.IntoClause != nil {
+		use = useDefinition
+	}
+	s := &scope{outer: outer}
+	if n.Op != pg.SetOperation_SETOP_NONE {
+		// The names of the outputs are all that ORDER BY can use.
+		s.items = []item{{touches: j.touches(n)}}
+		use = useSet
+	}
+	for _, node := range n.FromClause {
+		j.from(node, s)
+	}
+	j.targets(n.TargetList, s, use)
+	j.ordinals(n, s)
+	m := n.ProtoReflect()
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		switch field.Name() {
+		case "with_clause", "from_clause", "target_list", "into_clause", "locking_clause":
+			continue
+		case "larg", "rarg":
+			yieldField(m, field, func(arm protoreflect.Message) bool { j.visit(arm, outer, useSet); return true })
+			continue
+		}
+		clause, listed := selectUses[field.Name()]
+		if !listed {
+			clause = useExpression
+		}
+		yieldField(m, field, func(child protoreflect.Message) bool { j.visit(child, s, clause); return true })
+	}
+}
+
+// targets looks at a list of outputs. Only a column that stands alone is plain.
+func (j *judge) targets(list []*pg.Node, s *scope, use string) {
+	for _, node := range list {
+		val := node.GetResTarget().GetVal()
+		if c := val.GetColumnRef(); c != nil {
+			j.column(c, s, use)
+			continue
+		}
+		j.node(val, s, useExpression)
+	}
+}
+
+// ordinals looks at ORDER BY 2, GROUP BY 2 and DISTINCT ON (2), which name an output by its place.
+func (j *judge) ordinals(n *pg.SelectStmt, s *scope) {
+	for _, node := range n.SortClause {
+		j.ordinal(node.GetSortBy().GetNode(), n, s, useOrdering)
+	}
+	for _, node := range n.DistinctClause {
+		j.ordinal(node, n, s, useDistinct)
+	}
+	for _, node := range n.GroupClause {
+		j.ordinal(node, n, s, useGrouping)
+	}
+}
+
+func (j *judge) ordinal(node *pg.Node, n *pg.SelectStmt, s *scope, use string) {
+	if set := node.GetGroupingSet(); set != nil {
+		for _, member := range set.Content {
+			j.ordinal(member, n, s, use)
+		}
+		return
+	}
+	for _, member := range node.GetRowExpr().GetArgs() {
+		j.ordinal(member, n, s, use)
+	}
+	constant := node.GetAConst().GetIval()
+	if constant == nil {
+		return
+	}
+	for i, target := range n.TargetList {
+		c := target.GetResTarget().GetVal().GetColumnRef()
+		if c == nil || i >= int(constant.Ival) {
+			continue
+		}
+		name, tainted, _ := j.taint(c, s)
+		// A star before it may stand for any number of columns.
+		if tainted && (i+1 == int(constant.Ival) || name == "") {
+			j.refuse(name, use)
+		}
+	}
+}
+
+// target makes the relation that a statement changes known under its name or alias.
+func (j *judge) target(n *pg.RangeVar, outer *scope) *scope {
+	s := &scope{outer: outer}
+	i := item{name: n.GetRelname(), columns: j.relations[relationName{n.GetSchemaname(), n.GetRelname()}]}
+	i.touches = i.columns != nil
+	if n.GetAlias() != nil {
+		i.name = n.Alias.Aliasname
+	}
+	s.items = append(s.items, i)
+	return s
+}
+
+func (j *judge) insert(n *pg.InsertStmt, outer *scope, use string) {
+	j.with(n.WithClause, outer)
+	for _, node := range n.Cols {
+		j.nodes(node.GetResTarget().GetIndirection(), outer, useExpression)
+	}
+	if n.SelectStmt != nil {
+		j.node(n.SelectStmt, outer, useInsert)
+	}
+	s := j.target(n.Relation, outer)
+	if n.OnConflictClause != nil {
+		j.conflict(n.OnConflictClause, s)
+	}
+	j.targets(n.ReturningList, s, use)
+}
+
+// conflict looks at ON CONFLICT, which tells whether a value is there already.
+func (j *judge) conflict(n *pg.OnConflictClause, target *scope) {
+	s := &scope{outer: target, items: []item{target.items[0]}}
+	s.items[0].name = "excluded"
+	if s.items[0].touches && n.Infer.GetConname() != "" {
+		j.refuse("", useConflict)
+	}
+	for _, node := range n.Infer.GetIndexElems() {
+		if name := node.GetIndexElem().GetName(); s.items[0].taints(name, j.tainted) {
+			j.refuse(name, useConflict)
+		}
+		j.node(node.GetIndexElem().GetExpr(), s, useConflict)
+	}
+	j.node(n.Infer.GetWhereClause(), s, usePredicate)
+	j.nodes(n.TargetList, s, useAssignment)
+	j.node(n.WhereClause, s, usePredicate)
+}
+
+func (j *judge) update(n *pg.UpdateStmt, outer *scope, use string) {
+	j.with(n.WithClause, outer)
+	s := j.target(n.Relation, outer)
+	for _, node := range n.FromClause {
+		j.from(node, s)
+	}
+	j.nodes(n.TargetList, s, useAssignment)
+	j.node(n.WhereClause, s, usePredicate)
+	j.targets(n.ReturningList, s, use)
+}
+
+func (j *judge) delete(n *pg.DeleteStmt, outer *scope, use string) {
+	j.with(n.WithClause, outer)
+	s := j.target(n.Relation, outer)
+	for _, node := range n.UsingClause {
+		j.from(node, s)
+	}
+	j.node(n.WhereClause, s, usePredicate)
+	j.targets(n.ReturningList, s, use)
+}
