@@ -100,23 +100,30 @@ func verdict(e *audit.Entry) string {
 	if d == nil {
 		return ""
 	}
-	s := d.Action
-	if d.Policy != "" {
-		s += " by " + d.Policy
+	said := ruling(d.Action, d.Policy, d.Rule, d.Reason)
+	if d.Action == "deny" {
+		said = "DENY" + strings.TrimPrefix(said, d.Action)
 	}
-	if d.Rule != "" {
-		s += "/" + d.Rule
-	}
-	if d.Reason != "" {
-		s += ": " + d.Reason
-	}
+	parts := []string{said}
 	if len(d.Masks) > 0 {
-		s += ", masks " + strings.Join(d.Masks, " ")
+		parts = append(parts, "masks "+strings.Join(d.Masks, " "))
 	}
 	for _, w := range d.Would {
-		s += ", would " + w.Action + " by " + w.Policy + "/" + w.Rule
+		parts = append(parts, "would "+ruling(w.Action, w.Policy, w.Rule, w.Reason))
 	}
-	return safe(strings.Replace(s, "deny", "DENY", 1))
+	return safe(strings.Join(parts, ", "))
+}
+
+// ruling says who decided what, and why.
+func ruling(action, policy, rule, reason string) string {
+	by := strings.Trim(policy+"/"+rule, "/")
+	if by != "" {
+		action += " by " + by
+	}
+	if reason != "" {
+		action += ": " + reason
+	}
+	return action
 }
 
 func result(e *audit.Entry) string {

@@ -1,9 +1,14 @@
 package audit
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -72,21 +77,85 @@ func (c checkpoint) signedBy(v note.Verifier) bool {
 	return err == nil
 }
 
-// splitCheckpoints cuts a checkpoints file into its checkpoints, and tells what
-// is left over at its end.
-func splitCheckpoints(b []byte) (whole [][]byte, rest []byte) {
-	if end := bytes.IndexByte(b, 0); end >= 0 {
-		b = b[:end]
+// checkpoints reads a checkpoints file, one after the other.
+type checkpoints struct {
+	scanner *bufio.Scanner
+}
+
+// newCheckpoints reads up to a zero byte: behind it is room that was not used.
+func newCheckpoints(r io.Reader) *checkpoints {
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, maxCheckpointBytes)
+	s.Split(splitCheckpoint)
+	return &checkpoints{scanner: s}
+}
+
+// next returns the next checkpoint as it is in the file, whether it is one or
+// not. It is valid until the next call.
+//
+// Errors: [io.EOF] at the end, errCheckpoint when what is left is not a
+// checkpoint, be it that it was not written to its end.
+func (c *checkpoints) next() ([]byte, error) {
+	if c.scanner.Scan() {
+		return c.scanner.Bytes(), nil
 	}
-	for {
-		end := 0
-		for range checkpointLines {
-			n := bytes.IndexByte(b[end:], '\n')
-			if n < 0 {
-				return whole, b
+	if err := c.scanner.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, errCheckpoint
+	} else if err != nil {
+		return nil, err
+	}
+	return nil, io.EOF
+}
+
+// splitCheckpoint is a [bufio.SplitFunc] of checkpointLines lines at a time.
+func splitCheckpoint(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	end := 0
+	for range checkpointLines {
+		n := bytes.IndexByte(data[end:], '\n')
+		zero := bytes.IndexByte(data[end:], 0)
+		if zero >= 0 && (n < 0 || zero < n) {
+			if end+zero > 0 {
+				return 0, nil, errCheckpoint
 			}
-			end += n + 1
+			return 0, nil, bufio.ErrFinalToken
 		}
-		whole, b = append(whole, b[:end:end]), b[end:]
+		if n < 0 {
+			if atEOF && len(data) > 0 {
+				return 0, nil, errCheckpoint
+			}
+			return 0, nil, nil
+		}
+		end += n + 1
 	}
+	return end, data[:end], nil
+}
+
+// lastCheckpoint returns the last checkpoint of the log in dir that its key
+// signed; a zero one when there is none.
+func lastCheckpoint(dir string, key note.Verifier) checkpoint {
+	if key == nil {
+		return checkpoint{}
+	}
+	f, err := os.Open(filepath.Join(dir, checkpointsFile))
+	if err != nil {
+		return checkpoint{}
+	}
+	defer f.Close()
+	var newest [][]byte // a few: the last may be damaged
+	for all := newCheckpoints(f); ; {
+		b, err := all.next()
+		if err != nil {
+			break
+		}
+		newest = append(newest, bytes.Clone(b))
+		if len(newest) > 16 {
+			newest = slices.Delete(newest, 0, 8)
+		}
+	}
+	for _, b := range slices.Backward(newest) {
+		if c, err := parseCheckpoint(b); err == nil && c.signedBy(key) {
+			return c
+		}
+	}
+	return checkpoint{}
 }

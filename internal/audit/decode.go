@@ -12,10 +12,6 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// maxCheckpointsBytes bounds the checkpoints file: a year of one a second is
-// longer than an agent lives.
-const maxCheckpointsBytes = 256 << 20
-
 // maxIndex is where offsets into the hashes file would overflow.
 const maxIndex = 1 << 56
 

@@ -80,26 +80,32 @@ func control(file *os.File, f func(fd int) error) error {
 
 // fdatasync makes what was written to file durable.
 func fdatasync(file *os.File) error {
-	return control(file, func(fd int) error {
-		for {
-			if err := unix.Fdatasync(fd); err != unix.EINTR {
-				return err
-			}
-		}
-	})
+	return control(file, func(fd int) error { return uninterrupted(func() error { return unix.Fdatasync(fd) }) })
 }
 
-// lock takes the lock of a log's folder, which its agent holds while it lives.
+// lock takes the lock of a folder, which is given back when the file that it
+// returns is closed, or its process ends. It waits for it unless how is
+// [unix.LOCK_NB].
 //
 // Errors: [unix.EWOULDBLOCK] when another process holds it.
-func lock(dir string) (*os.File, error) {
+func lock(dir string, how int) (*os.File, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := control(d, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+	err = control(d, func(fd int) error { return uninterrupted(func() error { return unix.Flock(fd, unix.LOCK_EX|how) }) })
+	if err != nil {
 		d.Close()
-		return nil, err
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
 	return d, nil
+}
+
+// uninterrupted calls f again when a signal ended it.
+func uninterrupted(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
 }

@@ -1,8 +1,11 @@
 package audit
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -77,13 +80,20 @@ func FuzzCheckpoint(f *testing.F) {
 	f.Add(checkpoints)
 	f.Add([]byte("postern.dev/audit/n1/x\n18446744073709551616\nAAAA\n\n— x y\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		whole, rest := splitCheckpoints(b)
-		total := len(rest)
-		for _, one := range whole {
+		total := 0
+		for all := newCheckpoints(bytes.NewReader(b)); ; {
+			one, err := all.next()
+			if err != nil {
+				break
+			}
 			total += len(one)
 			c, err := parseCheckpoint(one)
-			if err == nil && (c.size < 0 || c.log == "" && len(one) == 0) {
-				t.Errorf("got %+v, want a size that is none to be refused", c)
+			if err != nil {
+				continue
+			}
+			text := fmt.Sprintf("%s%s\n%d\n%v\n\n", originPrefix, c.log, c.size, c.root)
+			if c.size < 0 || !strings.HasPrefix(string(one), text) {
+				t.Errorf("got %+v of %q, want what it says", c, one)
 			}
 		}
 		if total > len(b) {

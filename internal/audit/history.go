@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -75,8 +74,7 @@ func (l *Log) findHistory() (*history, error) {
 	return h, nil
 }
 
-// logNames lists the logs in the folder of a node, oldest first, and removes
-// what is left of one whose agent was killed before its first record.
+// logNames lists the logs in the folder of a node, oldest first.
 func logNames(node string) ([]string, error) {
 	entries, err := os.ReadDir(node)
 	if err != nil {
@@ -84,17 +82,7 @@ func logNames(node string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		switch {
-		case !e.IsDir():
-		case strings.HasPrefix(e.Name(), hiddenPrefix):
-			path := filepath.Join(node, e.Name())
-			if f, err := lock(path); err == nil {
-				err = errors.Join(os.RemoveAll(path), f.Close())
-				if err != nil {
-					return nil, err
-				}
-			}
-		default:
+		if e.IsDir() && !strings.HasPrefix(e.Name(), hiddenPrefix) {
 			names = append(names, e.Name())
 		}
 	}
@@ -123,22 +111,25 @@ func (l *Log) keptCheckpoint() checkpoint {
 
 // add says how the log in dir was left.
 func (h *history) add(dir, id string, kept checkpoint) error {
-	f, err := lock(dir)
+	f, err := lock(dir, unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		h.addLive(dir, id)
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("lock %s: %w", dir, err)
+		return err
 	}
 	h.locks = append(h.locks, f)
 
-	found := inspect(dir, id)
+	found, err := inspect(dir, id)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", dir, err)
+	}
 	p := &Previous{Log: id, State: StateUnclean, Size: found.tree.size, Root: found.tree.root().String()}
 	if found.stopped && !found.torn {
 		p.State = StateClosed
 	}
-	last := found.lastCheckpoint(dir)
+	last := found.last
 	p.Checkpoint = string(last.note)
 	if found.tree.size >= last.size {
 		cuts, err := found.survey(dir)
@@ -172,8 +163,7 @@ func (h *history) loss(log string, c checkpoint, found int64) {
 
 // addLive says what the running log in dir has signed so far.
 func (h *history) addLive(dir, id string) {
-	found := inspection{key: logKey(dir)}
-	c := found.lastCheckpoint(dir)
+	c := lastCheckpoint(dir, logKey(dir))
 	if c.size == 0 {
 		return
 	}
@@ -186,6 +176,7 @@ func (h *history) addLive(dir, id string) {
 type inspection struct {
 	tree    edge
 	key     note.Verifier // nil when the log names none
+	last    checkpoint    // the largest that this key signed
 	open    map[string]*Record
 	stopped bool // its last record is agent.stop
 	torn    bool // something is behind its last good record
@@ -194,21 +185,34 @@ type inspection struct {
 }
 
 // inspect reads the log in dir up to its end or the first line that is not the
-// record that belongs there.
-func inspect(dir, id string) *inspection {
-	f := &inspection{open: make(map[string]*Record), segment: 1}
+// record that belongs there, with its values.
+func inspect(dir, id string) (*inspection, error) {
+	f := &inspection{key: logKey(dir), open: make(map[string]*Record), segment: 1}
+	f.last = lastCheckpoint(dir, f.key)
 	leaves := newLines(dir, leavesPrefix, maxLeafBytes)
 	defer leaves.close()
+	values := newJoiner(dir)
+	defer values.close()
 	for {
 		line, err := leaves.read()
 		if err != nil {
 			f.torn = leaves.unfinished() || errors.Is(err, errLongLine)
-			return f
+			return f, nil
 		}
 		r, err := decodeLeaf(line)
 		if err != nil || r.Index != f.tree.size || r.Log != id {
 			f.torn = true
-			return f
+			return f, nil
+		}
+		ds, _, err := values.join(r)
+		if err != nil {
+			return nil, err
+		}
+		// A machine that loses power may write a leaf and not its values. No
+		// fdatasync has returned for such a record.
+		if r.Index >= f.last.size && slices.ContainsFunc(ds, func(d disclosure) bool { return !d.kept }) {
+			f.torn = true
+			return f, nil
 		}
 		f.note(r)
 		f.tree.push(tlog.RecordHash(line), nil)
@@ -220,8 +224,6 @@ func inspect(dir, id string) *inspection {
 func (f *inspection) note(r *Record) {
 	f.stopped = r.Kind == KindAgentStop
 	switch r.Kind {
-	case KindKey:
-		f.key = r.Key.verifier()
 	case KindRequest:
 		f.open[r.ID] = &Record{ID: r.ID, Index: r.Index, Session: r.Session, Seq: r.Seq}
 	case KindOutcome:
@@ -239,24 +241,8 @@ func (f *inspection) unanswered() []*Record {
 	return rs
 }
 
+// signed tells whether the log's key signed c.
 func (f *inspection) signed(c checkpoint) bool { return f.key != nil && c.signedBy(f.key) }
-
-// lastCheckpoint returns the largest checkpoint in dir that the log's key
-// signed.
-func (f *inspection) lastCheckpoint(dir string) checkpoint {
-	b, err := readFile(filepath.Join(dir, checkpointsFile), maxCheckpointsBytes)
-	if err != nil {
-		return checkpoint{}
-	}
-	whole, _ := splitCheckpoints(b)
-	for _, w := range slices.Backward(whole) {
-		if c, err := parseCheckpoint(w); err == nil && f.signed(c) {
-			c.note = bytes.Clone(c.note)
-			return c
-		}
-	}
-	return checkpoint{}
-}
 
 // openingRecords returns what the log in dir says of the logs before it.
 func openingRecords(dir string) []*Previous {

@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -37,6 +39,11 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
+	node, err := lockNode(o)
+	if err != nil {
+		return nil, fmt.Errorf("open audit log in %s: %w", o.Dir, err)
+	}
+	defer node.Close()
 	name := o.Clock().UTC().Format(nameTime) + "-" + randomName()
 	l, err := create(o, name)
 	if err != nil {
@@ -89,14 +96,34 @@ func (o Options) complete() (Options, error) {
 	return o, errors.Join(errs...)
 }
 
-// create makes the files of an empty log in a hidden folder.
-func create(o Options, name string) (*Log, error) {
+// lockNode makes the folder of a node and takes its lock: logs begin one after
+// the other, so that each knows those before it. It removes what is left of
+// those whose agent was killed before the first record.
+func lockNode(o Options) (*os.File, error) {
 	node := filepath.Join(o.Dir, o.Node)
 	if err := os.MkdirAll(node, 0o700); err != nil {
 		return nil, err
 	}
+	f, err := lock(node, 0)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(node)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), hiddenPrefix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(node, e.Name())))
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// create makes the files of an empty log in a hidden folder.
+func create(o Options, name string) (*Log, error) {
 	l := &Log{
-		o: o, id: o.Node + "/" + name, dir: filepath.Join(node, hiddenPrefix+name), segment: 1,
+		o: o, id: o.Node + "/" + name, dir: filepath.Join(o.Dir, o.Node, hiddenPrefix+name), segment: 1,
 		wanted: make(chan struct{}, 1), dirty: make(chan struct{}, 1), low: make(chan struct{}, 1),
 		pending: newBatch(),
 	}
@@ -131,7 +158,7 @@ func (l *Log) createFiles() (err error) {
 		return err
 	}
 	made = append(made, l.checkpoints)
-	l.folder, err = lock(l.dir)
+	l.folder, err = lock(l.dir, unix.LOCK_NB)
 	return err
 }
 

@@ -1,9 +1,11 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -62,7 +64,6 @@ type LogReport struct {
 	Records     int64
 	Covered     int64 // by a signed checkpoint, or by a later log
 	Values      int64
-	Checkpoints int
 	First, Last time.Time
 }
 
@@ -182,28 +183,37 @@ type verification struct {
 // addKept adds what the checkpoints that were kept elsewhere demand.
 func (v *verification) addKept(kept [][]byte) error {
 	for _, b := range kept {
-		whole, rest := splitCheckpoints(b)
-		if len(whole) == 0 || len(rest) > 0 {
-			return errCheckpoint
-		}
-		for _, one := range whole {
-			c, err := parseCheckpoint(one)
+		found := 0
+		for all := newCheckpoints(bytes.NewReader(b)); ; found++ {
+			one, err := all.next()
+			if err == io.EOF && found > 0 {
+				break
+			}
+			if err != nil {
+				return errCheckpoint
+			}
+			c, err := parseCheckpoint(bytes.Clone(one))
 			if err != nil {
 				return err
 			}
-			w := v.logs[c.log]
-			if w == nil {
-				v.lack(c.log, fmt.Sprintf("a kept checkpoint covers %d records of it", c.size))
-				continue
-			}
-			if w.key != nil && !c.signedBy(w.key) {
-				w.problem(FaultKey, -1, "", "the kept checkpoint is not signed by the key that the log names: "+
-					"the log was written anew, or the checkpoint is not of this log")
-			}
-			w.expected = append(w.expected, expectation{size: c.size, root: c.root, by: "the kept checkpoint"})
+			v.keep(c)
 		}
 	}
 	return nil
+}
+
+// keep adds what one checkpoint demands.
+func (v *verification) keep(c checkpoint) {
+	w := v.logs[c.log]
+	if w == nil {
+		v.lack(c.log, fmt.Sprintf("a kept checkpoint covers %d records of it", c.size))
+		return
+	}
+	if w.key != nil && !c.signedBy(w.key) {
+		w.problem(FaultKey, -1, "", "the kept checkpoint is not signed by the key that the log names: "+
+			"the log was written anew, or the checkpoint is not of this log")
+	}
+	w.expected = append(w.expected, expectation{size: c.size, root: c.root, by: "the kept checkpoint"})
 }
 
 // addLinks adds what each log says of those before it.
@@ -245,7 +255,7 @@ func (v *verification) report() *Report {
 
 // running tells whether an agent holds the lock of the log in dir.
 func running(dir string) bool {
-	f, err := lock(dir)
+	f, err := lock(dir, unix.LOCK_NB)
 	if err == nil {
 		f.Close()
 	}

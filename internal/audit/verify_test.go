@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -166,12 +167,25 @@ func cutNewest(t testing.TB, dir string, records int) {
 	})
 	rehash(t, dir)
 	change(t, dir, checkpointsFile, func(b []byte) []byte {
-		whole, _ := splitCheckpoints(b)
-		return bytes.Join(slices.DeleteFunc(whole, func(one []byte) bool {
+		return bytes.Join(slices.DeleteFunc(wholeCheckpoints(t, b), func(one []byte) bool {
 			c, err := parseCheckpoint(one)
 			return err != nil || c.size > int64(left)
 		}), nil)
 	})
+}
+
+func wholeCheckpoints(t testing.TB, b []byte) (whole [][]byte) {
+	t.Helper()
+	for all := newCheckpoints(bytes.NewReader(b)); ; {
+		one, err := all.next()
+		if err == io.EOF {
+			return whole
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole = append(whole, bytes.Clone(one))
+	}
 }
 
 func otherOperator(t testing.TB) string {
@@ -261,8 +275,7 @@ var attacks = []struct {
 	name: "cuts the newest checkpoints",
 	attack: func(t *testing.T, v *victim) {
 		change(t, v.second, checkpointsFile, func(b []byte) []byte {
-			whole, _ := splitCheckpoints(b)
-			return whole[0]
+			return wholeCheckpoints(t, b)[0]
 		})
 	},
 	fault: FaultCheckpoint,

@@ -43,7 +43,8 @@ type walk struct {
 	dir      string
 	id       string
 	key      note.Verifier // that signed its checkpoints; nil when nobody certified one
-	expected []expectation
+	own      *ownCheckpoints
+	expected []expectation // of others, by size once the walk has begun
 
 	next   int64 // index of the record that should come
 	tree   edge  // of the lines
@@ -87,30 +88,10 @@ func newWalk(dir string, operators note.Verifiers) *walk {
 		w.problem(FaultKey, 0, r.ID, "the key that the log names is not to be trusted: "+err.Error())
 		return w
 	}
-	w.addOwn()
-	return w
-}
-
-// addOwn adds what the log's own checkpoints demand.
-func (w *walk) addOwn() {
-	b, err := readFile(filepath.Join(w.dir, checkpointsFile), maxCheckpointsBytes)
-	if err != nil {
+	if w.own, err = openOwn(dir); err != nil {
 		w.problem(FaultCheckpoint, -1, "", "its checkpoints cannot be read")
-		return
 	}
-	whole, rest := splitCheckpoints(b)
-	for i, b := range whole {
-		c, err := parseCheckpoint(b)
-		if err != nil || c.log != w.id || !c.signedBy(w.key) {
-			w.problem(FaultCheckpoint, -1, "", fmt.Sprintf("checkpoint %d is not signed by the log's key", i+1))
-			continue
-		}
-		w.report.Checkpoints++
-		w.expected = append(w.expected, expectation{size: c.size, root: c.root, by: "its own checkpoint", own: true})
-	}
-	if len(rest) > 0 && !running(w.dir) {
-		w.warn(FaultCheckpoint, "its last checkpoint is incomplete")
-	}
+	return w
 }
 
 func (w *walk) problem(f Fault, index int64, id, text string) {
@@ -144,14 +125,31 @@ func (w *walk) run(ctx context.Context) error {
 	leaves := newLines(w.dir, leavesPrefix, maxLeafBytes)
 	defer leaves.close()
 	w.compare()
+	// A running agent may meanwhile have signed what was not there yet: then
+	// there is more to read.
+	for before := int64(-1); before < w.next; {
+		before = w.next
+		if err := w.readAll(ctx, leaves); err != nil {
+			return err
+		}
+		if !live || w.ahead() == nil {
+			break
+		}
+	}
+	w.finish(live, leaves.unfinished())
+	return nil
+}
+
+// readAll takes in the lines that are there now.
+func (w *walk) readAll(ctx context.Context, leaves *lines) error {
 	for {
 		line, err := leaves.read()
 		if err == io.EOF || errors.Is(err, fs.ErrNotExist) {
-			break
+			return nil
 		}
 		if errors.Is(err, errLongLine) {
 			w.suspect(FaultRecordChanged, w.next, "", "the line is longer than a record can be")
-			break
+			return nil
 		}
 		if err != nil {
 			return err
@@ -160,8 +158,6 @@ func (w *walk) run(ctx context.Context) error {
 			return err
 		}
 	}
-	w.finish(live, leaves.unfinished())
-	return nil
 }
 
 func (w *walk) openHashes() error {
@@ -176,6 +172,9 @@ func (w *walk) openHashes() error {
 
 func (w *walk) close() {
 	w.joiner.close()
+	if w.own != nil {
+		w.own.file.Close()
+	}
 	if w.hashes != nil {
 		w.hashes.Close()
 	}
@@ -272,16 +271,36 @@ func (w *walk) storedHash(index int64) (h tlog.Hash, known bool, err error) {
 
 // compare compares the trees with what is expected of the size they have.
 func (w *walk) compare() {
-	for len(w.expected) > 0 && w.expected[0].size <= w.next {
-		e := w.expected[0]
-		w.expected = w.expected[1:]
+	for e := w.ahead(); e != nil && e.size <= w.next; e = w.ahead() {
+		w.pass()
 		if e.size == w.next { // smaller ones lie in a gap of the stored hashes
-			w.meet(e)
+			w.meet(*e)
 		}
 		if e.final {
-			w.end = &e
+			w.end = e
 		}
 	}
+}
+
+// ahead returns the expectation that comes next, or nil.
+func (w *walk) ahead() *expectation {
+	own := w.ownAhead()
+	switch {
+	case len(w.expected) == 0:
+		return own
+	case own != nil && own.size <= w.expected[0].size:
+		return own
+	}
+	return &w.expected[0]
+}
+
+// pass goes on to the one after.
+func (w *walk) pass() {
+	if own := w.ownAhead(); own != nil && w.ahead() == own {
+		w.own.ahead = nil
+		return
+	}
+	w.expected = w.expected[1:]
 }
 
 // meet compares the trees with e, which speaks of the records up to here.
@@ -386,10 +405,14 @@ func (w *walk) finishValues() {
 // finishRecords says whether records are missing at the end, or too many.
 func (w *walk) finishRecords(torn bool) {
 	n := w.next
-	if left := len(w.expected); left > 0 {
-		e := w.expected[left-1]
+	var cut *expectation
+	for e := w.ahead(); e != nil; e = w.ahead() {
+		cut = e
+		w.pass()
+	}
+	if cut != nil {
 		w.problem(FaultRecordsCut, n, "", fmt.Sprintf(
-			"%s covers %d records and %d are there: those from %d on were removed", e.by, e.size, n, n))
+			"%s covers %d records and %d are there: those from %d on were removed", cut.by, cut.size, n, n))
 		return
 	}
 	if w.end != nil {
