@@ -7,9 +7,9 @@ import (
 	"postern.dev/postern/internal/sql"
 )
 
-// silent tells the built-in functions that are not harmless, because they change
+// tellsNothing names the built-in functions that are not harmless, because they change
 // something, but answer with nothing out of any table. A policy still has to allow them.
-func silent(f sql.Function) bool {
+func tellsNothing(f sql.Function) bool {
 	if f.Schema != "" && f.Schema != "pg_catalog" {
 		return false
 	}

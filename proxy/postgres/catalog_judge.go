@@ -91,29 +91,25 @@ func (s *snapshot) object(statements []*sql.Statement) (o *objection, unknown bo
 	return nil, false
 }
 
+// objectTo finds an objection to one statement.
 func (s *snapshot) objectTo(st *sql.Statement) (o *objection, unknown bool) {
 	if st.Unknown != "" {
 		return &objection{Use: "a statement that cannot be read: " + st.Unknown}, false
 	}
-	for _, word := range st.Words {
-		if word == sql.Do || word == sql.Call {
-			return &objection{Use: word + " runs code that Postern does not read", Way: "send its statements one by one"}, false
-		}
-	}
-	for _, f := range st.Functions {
-		if !f.Builtin && !silent(f) {
-			return &objection{
-				Use: "function " + f.Name + "() may read sensitive columns: Postern does not see what it does",
-				Way: "select plain columns",
-			}, false
-		}
+	if o := objectToCode(st); o != nil {
+		return o, false
 	}
 	if m := st.Misuse(s.sensitive); m != nil {
 		return &objection{Relation: m.Relation, Column: m.Column, Use: m.Use, Way: "select it as a plain column, which is masked"}, false
 	}
+	defines := slices.Contains(st.Words, sql.DDL)
+	if defines {
+		if o := s.objectToDefinition(st); o != nil {
+			return o, false
+		}
+	}
 	for _, r := range st.Relations {
-		created := r.Write && slices.Contains(st.Words, sql.DDL)
-		if !created && !s.known(r.Schema, r.Name) {
+		if !s.known(r.Schema, r.Name) && !(defines && r.Write) {
 			return &objection{
 				Relation: r.Name,
 				Use:      "there is no such relation, or it was made in a transaction that is not committed",
@@ -122,4 +118,40 @@ func (s *snapshot) objectTo(st *sql.Statement) (o *objection, unknown bool) {
 		}
 	}
 	return nil, false
+}
+
+// objectToCode objects to what runs code that can read any column.
+func objectToCode(st *sql.Statement) *objection {
+	for _, word := range st.Words {
+		if word == sql.Do || word == sql.Call {
+			return &objection{Use: word + " runs code that Postern does not read", Way: "send its statements one by one"}
+		}
+	}
+	for _, f := range st.Functions {
+		if !f.Builtin && !tellsNothing(f) {
+			return &objection{Use: "what " + f.Name + " reads is not known here", Way: "select plain columns"}
+		}
+	}
+	return nil
+}
+
+// objectToDefinition lets DDL through only for relations that have no sensitive
+// column, so that none is renamed, moved or taken from its parent out of the
+// policy's sight, and no function or trigger is made that reads one unseen.
+func (s *snapshot) objectToDefinition(st *sql.Statement) *objection {
+	const way = "change such definitions with a login of your own, not through Postern"
+	named := false
+	for _, r := range st.Relations {
+		if !r.Write {
+			continue
+		}
+		if columns := s.sensitive(r.Schema, r.Name); len(columns) > 0 {
+			return &objection{Relation: r.Name, Column: columns[0], Use: "a change of its table's definition", Way: way}
+		}
+		named = true
+	}
+	if !named {
+		return &objection{Use: "in a database with sensitive columns only tables, views, indexes and sequences can be defined", Way: way}
+	}
+	return nil
 }

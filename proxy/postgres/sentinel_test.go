@@ -141,7 +141,7 @@ func createSentinels(t *testing.T, server *testenv.Postgres) func(database strin
 // neighbour is a session of somebody else, whose statement has a sentinel in it.
 func neighbour(t *testing.T, server *testenv.Postgres) {
 	t.Helper()
-	conn, err := pgconn.Connect(t.Context(), server.URL("guarded")+"&application_name=neighbour")
+	conn, err := pgconn.Connect(t.Context(), server.URL("guarded")+"")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,13 +22,13 @@ CREATE TABLE users (
 );
 ALTER TABLE users ALTER COLUMN bio SET STORAGE EXTERNAL;
 INSERT INTO users (id, name, email, ssn, salary, born, card, meta, photo, token, phones, home, bio, note)
-SELECT i, 'user ' || i, 'Zqvx0817Wkjyp' || i || '@bqzwmx.test', '907-46-318' || i, 83650719, '1957-03-29', 5457623898234113,
-       '{"iban": "GB29QZXW60161331926819"}', '\xfeedfacecafe1379', ('d9f1c0de-5e17-4abc-9def-7766a1b2c3d' || i)::uuid,
+SELECT i, 'user ' || i, 'Zqvx0817Wkjyp' || i || '@bqzwmx.test', '9K7-W4-3V8' || i, 83650719, '1957-03-29', 5457623898234113,
+       '{"iban": "GB29QZXWKJQVXWZQ"}', '\xfeedfacecafe1379', ('d9f1c0de-5e17-4abc-9def-7766a1b2c3d' || i)::uuid,
        ARRAY['+999 7654 0123', 'none'], ROW('11 Xyloquartz Row', 'QZ9 8XJ')::address, 'Vexjolq9' || (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 100) n), 'plain'
 FROM generate_series(1, 3) i;
 
 CREATE TABLE claims (id int PRIMARY KEY, ssn text REFERENCES users (ssn), amount int);
-INSERT INTO claims VALUES (1, '907-46-3181', 10), (2, '907-46-3182', 20);
+INSERT INTO claims VALUES (1, '9K7-W4-3V81', 10), (2, '9K7-W4-3V82', 20);
 CREATE TABLE notes (id serial PRIMARY KEY, t text, n int);
 INSERT INTO notes (t, n) VALUES ('first', 1), ('second', 2);
 CREATE TABLE others (id int, email text);
@@ -37,7 +37,7 @@ INSERT INTO others VALUES (1, 'nobody@example.org');
 CREATE TABLE parted (id int, region text, ssn text) PARTITION BY LIST (region);
 CREATE TABLE parted_north (ssn text, region text, id int);
 ALTER TABLE parted ATTACH PARTITION parted_north FOR VALUES IN ('north');
-INSERT INTO parted VALUES (1, 'north', '907-46-3185');
+INSERT INTO parted VALUES (1, 'north', '9K7-W4-3V85');
 CREATE TABLE heirs (extra text) INHERITS (users);
 INSERT INTO heirs (id, name, email, extra) VALUES (9, 'heir', 'Zqvx0817Wkjyp9@bqzwmx.test', 'x');
 
@@ -51,7 +51,7 @@ CREATE TABLE archive (id int, u users);
 INSERT INTO archive SELECT id, users FROM users;
 CREATE DOMAIN secret AS text;
 CREATE TABLE domained (id int, ssn secret);
-INSERT INTO domained VALUES (1, '907-46-3188');
+INSERT INTO domained VALUES (1, '9K7-W4-3V88');
 CREATE SCHEMA hidden;
 CREATE TABLE hidden.people (id int, email text);
 INSERT INTO hidden.people VALUES (1, 'Zqvx0817Wkjyp7@bqzwmx.test');
@@ -81,7 +81,7 @@ CREATE FUNCTION speak() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     RETURN NEW; END $$;
 CREATE TRIGGER speak BEFORE INSERT ON noisy FOR EACH ROW EXECUTE FUNCTION speak();
 CREATE TABLE later (id int, ssn text CONSTRAINT late UNIQUE DEFERRABLE INITIALLY DEFERRED);
-INSERT INTO later VALUES (1, '907-46-3186'), (2, '907-46-3187');
+INSERT INTO later VALUES (1, '9K7-W4-3V86'), (2, '9K7-W4-3V87');
 
 CREATE EXTENSION dblink;
 CREATE EXTENSION postgres_fdw;
