@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -69,7 +70,7 @@ var vectors = []vector{
 	{workload: "udp-unguarded", want: directReply},
 	{workload: "unspec", real: true, want: "proxied"},
 	{workload: "unspec-again", real: true, want: "proxied"},
-	{workload: "reuse-socket", real: true, want: directReply},
+	{workload: "reuse-socket", want: "unguarded", arrange: listenerElsewhere},
 	{workload: "dup", real: true, want: "proxied"},
 	{workload: "so-mark", real: true, want: "proxied"},
 	{workload: "so-mark", caps: containers, real: true, want: "proxied"},
@@ -232,6 +233,21 @@ func databaseDials(t *testing.T, w *world, _ *exec.Cmd) {
 		})
 	}()
 	t.Cleanup(func() { close(stop); <-stopped })
+}
+
+// listenerElsewhere listens on the database's machine at the listener's port.
+func listenerElsewhere(t *testing.T, w *world, _ *exec.Cmd) {
+	at := netip.AddrPortFrom(other4.Addr(), portOf(w.listeners[0]))
+	err := w.db.Do(func() error {
+		l, err := net.Listen("tcp4", at.String())
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func reuseAddr(_, _ string, c syscall.RawConn) (err error) {

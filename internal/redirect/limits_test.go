@@ -31,6 +31,7 @@ func TestGuardsAreReplaced(t *testing.T) {
 	w := newWorld(t, Options{})
 	refuse := Guarded{Guards: []Guard{
 		{Prefix: netip.PrefixFrom(db4.Addr(), 32), Refuse: true},
+		{Prefix: netip.PrefixFrom(other4.Addr(), 32), Refuse: true},
 		{Prefix: netip.MustParsePrefix("::/0"), Port: db6.Port()},
 	}}
 	for _, step := range []struct {
@@ -39,7 +40,7 @@ func TestGuardsAreReplaced(t *testing.T) {
 		v4, v6, other string
 	}{
 		{"redirect the port", postgresGuards(), "proxied", "proxied", directReply},
-		{"refuse the address", refuse, "proxied", "proxied", "refused"},
+		{"refuse addresses, redirect a port", refuse, "proxied", "proxied", "refused"},
 		{"nothing", Guarded{}, directReply, directReply, directReply},
 		{"redirect again", postgresGuards(), "proxied", "proxied", directReply},
 	} {

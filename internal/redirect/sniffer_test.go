@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -70,10 +71,7 @@ func (s *sniffer) read(fd int, stop <-chan struct{}) {
 
 func (s *sniffer) see(packet []byte) {
 	dst, protocol, rest := readIP(packet)
-	if dst != db4.Addr() && dst != db6.Addr() && dst != quiet4.Addr() {
-		return
-	}
-	if len(rest) >= 4 && binary.BigEndian.Uint16(rest[2:]) == other4.Port() {
+	if !slices.Contains([]netip.Addr{db4.Addr(), db6.Addr(), quiet4.Addr(), quiet6.Addr()}, dst) {
 		return
 	}
 	switch protocol {

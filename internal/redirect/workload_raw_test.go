@@ -39,9 +39,9 @@ func rawSYN4(to netip.AddrPort) []byte { return ipv4Header(to.Addr(), 0, nil, tc
 // rawFragment is a piece of a SYN: from an offset in bytes, with more to come
 // or not.
 func rawFragment(to netip.AddrPort, offset int, more bool) []byte {
-	syn := tcpSYN(to.Port())
+	syn := append(tcpSYN(to.Port()), make([]byte, 24)...)
 	if more {
-		return ipv4Header(to.Addr(), 1<<13|uint16(offset/8), nil, syn[offset:offset+8])
+		return ipv4Header(to.Addr(), 1<<13|uint16(offset/8), nil, syn[offset:offset+24])
 	}
 	return ipv4Header(to.Addr(), uint16(offset/8), nil, syn[offset:])
 }
@@ -59,7 +59,7 @@ func looseSourceRoute(hop netip.Addr) []byte {
 
 // rawSourceRoute goes to a machine that is to pass it on to the database.
 func rawSourceRoute(via netip.AddrPort) []byte {
-	return ipv4Header(via.Addr(), 0, looseSourceRoute(db4.Addr()), tcpSYN(db4.Port()))
+	return ipv4Header(via.Addr(), 0, looseSourceRoute(db4.Addr()), tcpSYN(lonePort))
 }
 
 func sendRaw4(packet []byte) string {
@@ -126,11 +126,11 @@ func rawExtensions6(to netip.AddrPort, n int) []byte {
 	return ipv6Header(to.Addr(), unix.IPPROTO_DSTOPTS, append(payload, tcpSYN(to.Port())...))
 }
 
-// rawRouting6 goes to the machine, for the database as the last segment.
-func rawRouting6(to netip.AddrPort) []byte {
-	last := to.Addr().As16()
+// rawRouting6 is what rawSourceRoute is.
+func rawRouting6(via netip.AddrPort) []byte {
+	last := db6.Addr().As16()
 	header := append([]byte{unix.IPPROTO_TCP, 2, 0, 1, 0, 0, 0, 0}, last[:]...)
-	return ipv6Header(to.Addr(), unix.IPPROTO_ROUTING, append(header, tcpSYN(to.Port())...))
+	return ipv6Header(via.Addr(), unix.IPPROTO_ROUTING, append(header, tcpSYN(lonePort)...))
 }
 
 func sendRaw6(packet []byte) string {

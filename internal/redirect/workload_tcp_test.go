@@ -176,8 +176,8 @@ func unspecAgain(setting) string {
 }
 
 // reuseSocket uses a socket first for what is guarded: its record must not stay
-// with the next connection.
-func reuseSocket(setting) string {
+// with the next connection, to a server that has the listener's port.
+func reuseSocket(s setting) string {
 	fd, err := socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return word(err)
@@ -188,17 +188,18 @@ func reuseSocket(setting) string {
 	if err := disconnect(fd); err != nil {
 		return word(err)
 	}
-	if err := unix.Connect(fd, sockaddr(other4)); err != nil {
+	next := netip.AddrPortFrom(other4.Addr(), s.listener)
+	if err := unix.Connect(fd, sockaddr(next)); err != nil {
 		return word(err)
 	}
 	peer, err := unix.Getpeername(fd)
 	if err != nil {
 		return word(err)
 	}
-	if got := addrPort(peer); got != other4 {
+	if got := addrPort(peer); got != next {
 		return fmt.Sprintf("peer %v", got)
 	}
-	return verdict(fd, other4)
+	return "unguarded"
 }
 
 func dialAndDup(setting) string {

@@ -93,7 +93,7 @@ var workloads = map[string]func(setting) string{
 	"raw6-fragment":  func(setting) string { return sendRaw6(rawFragment6(db6)) },
 	"raw6-many":      func(setting) string { return sendRaw6(rawExtensions6(db6, 9)) },
 	"raw6-few":       func(setting) string { return sendRaw6(rawExtensions6(db6, 2)) },
-	"raw6-route":     func(setting) string { return sendRaw6(rawRouting6(db6)) },
+	"raw6-route":     func(setting) string { return sendRaw6(rawRouting6(quiet6)) },
 	"packet":         func(setting) string { return sendFrame(false) },
 	"packet-bypass":  func(setting) string { return sendFrame(true) },
 	"unix":           func(s setting) string { return dialUnix(s.argument) },

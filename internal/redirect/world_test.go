@@ -28,15 +28,20 @@ import (
 const user = 61234
 
 // The world's addresses: the command's side of the veth pair, the database's,
-// and one more of the database's machine where nothing listens on the port.
+// one of the database's machine where nothing listens on the port, and one with
+// a server that is not guarded.
 var (
 	here4  = netip.MustParseAddr("10.78.0.1")
 	here6  = netip.MustParseAddr("fd78::1")
 	db4    = netip.MustParseAddrPort("10.78.0.2:5432")
 	db6    = netip.MustParseAddrPort("[fd78::2]:5432")
-	other4 = netip.MustParseAddrPort("10.78.0.2:7777")
+	other4 = netip.MustParseAddrPort("10.78.0.4:7777")
 	quiet4 = netip.MustParseAddrPort("10.78.0.3:5432")
+	quiet6 = netip.MustParseAddrPort("[fd78::3]:5432")
 )
+
+// lonePort of the database is guarded there and nowhere else.
+const lonePort = 6544
 
 // Replies of the two servers.
 const (
@@ -76,6 +81,8 @@ func postgresGuards() Guarded {
 		{Prefix: netip.MustParsePrefix("::/0"), Port: db6.Port()},
 		{Prefix: netip.PrefixFrom(db4.Addr(), 32), Port: db4.Port(), Target: true},
 		{Prefix: netip.PrefixFrom(db6.Addr(), 128), Port: db6.Port(), Target: true},
+		{Prefix: netip.PrefixFrom(db4.Addr(), 32), Port: lonePort, Target: true},
+		{Prefix: netip.PrefixFrom(db6.Addr(), 128), Port: lonePort, Target: true},
 	}}
 }
 
@@ -96,7 +103,10 @@ func newUnguardedWorld(t *testing.T) *world {
 	w := &world{here: testenv.NewNetns(t), db: testenv.NewNetns(t), ended: make(chan error, 8)}
 	w.here.Connect(t, w.db,
 		[]netip.Prefix{netip.PrefixFrom(here4, 24), netip.PrefixFrom(here6, 64)},
-		[]netip.Prefix{netip.PrefixFrom(db4.Addr(), 24), netip.PrefixFrom(quiet4.Addr(), 24), netip.PrefixFrom(db6.Addr(), 64)})
+		[]netip.Prefix{
+			netip.PrefixFrom(db4.Addr(), 24), netip.PrefixFrom(quiet4.Addr(), 24), netip.PrefixFrom(other4.Addr(), 24),
+			netip.PrefixFrom(db6.Addr(), 64), netip.PrefixFrom(quiet6.Addr(), 64),
+		})
 	w.serveDatabase(t)
 	return w
 }
@@ -191,7 +201,9 @@ func (w *world) serveDatabase(t *testing.T) {
 			t.Cleanup(func() { u.Close() })
 			go w.echo(u, a)
 		}
-		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(held4))
+		// Without keep-alive: what ends a connection has to be told to it.
+		lc := net.ListenConfig{KeepAlive: -1}
+		l, err := lc.Listen(t.Context(), "tcp", held4.String())
 		if err != nil {
 			return err
 		}
