@@ -97,7 +97,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		s.refuse(conn, Origin{}, metrics.NoOrigin)
 		return
 	}
-	session := newSession(conn, origin, s.config.Recorder, s.config.Metrics)
+	session := NewSession(conn, origin, s.config.Recorder, s.config.Metrics)
 	log := s.config.Log.WithField("session", session.ID)
 	if err := contained(ctx, s.config.Handler, session); err != nil {
 		log.WithError(err).Debug("Session ended")
@@ -122,7 +122,7 @@ func contained(ctx context.Context, h Handler, s *Session) (err error) {
 // refuse closes a connection that reaches no handler, and records it.
 func (s *Server) refuse(conn net.Conn, origin Origin, reason metrics.Refusal) {
 	conn.Close()
-	session := newSession(conn, origin, s.config.Recorder, s.config.Metrics)
+	session := NewSession(conn, origin, s.config.Recorder, s.config.Metrics)
 	r := session.Record(audit.KindRefusal)
 	if !origin.Dialled.IsValid() {
 		r.Workload, r.Target = nil, nil

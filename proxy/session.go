@@ -45,7 +45,8 @@ type Session struct {
 	opened   bool
 }
 
-func newSession(conn net.Conn, origin Origin, recorder Recorder, m *metrics.Metrics) *Session {
+// NewSession begins a session; nothing is recorded yet.
+func NewSession(conn net.Conn, origin Origin, recorder Recorder, m *metrics.Metrics) *Session {
 	workload := origin.Workload
 	return &Session{
 		ID:       audit.NewID(),

@@ -30,6 +30,7 @@ type statement struct {
 type portal struct {
 	statement  *statement // nil where its name meant nothing that Postern knows
 	parameters parameters
+	cursor     bool // made by DECLARE, and run by Execute
 	rows       rows
 }
 
@@ -40,7 +41,7 @@ type portal struct {
 type names struct {
 	statements map[string]*statement
 	portals    map[string]*portal
-	cursors    map[string]*sql.Statement
+	cursors    map[string]*statement // what DECLARE carries
 	bytes      int
 }
 
@@ -48,7 +49,7 @@ func newNames() names {
 	return names{
 		statements: make(map[string]*statement),
 		portals:    make(map[string]*portal),
-		cursors:    make(map[string]*sql.Statement),
+		cursors:    make(map[string]*statement),
 	}
 }
 
@@ -124,10 +125,10 @@ func (n *names) ran(st *statement, i int) {
 	s := st.script.Statements[i]
 	switch s.Kind {
 	case sql.Prepare:
-		n.prepare(s.Name, prepared(st, s))
+		n.prepare(s.Name, carriedBy(st, s))
 	case sql.Declare:
 		n.closePortal(s.Name)
-		n.cursors[s.Name] = s
+		n.cursors[s.Name] = carriedBy(st, s)
 	case sql.CloseCursor:
 		if s.Name == "" {
 			n.endTransaction()
@@ -148,8 +149,8 @@ func (n *names) ran(st *statement, i int) {
 	}
 }
 
-// prepared is what PREPARE gives its name to.
-func prepared(st *statement, s *sql.Statement) *statement {
+// carriedBy is what PREPARE or DECLARE gives a name to.
+func carriedBy(st *statement, s *sql.Statement) *statement {
 	script := *st.script
 	script.Statements = []*sql.Statement{s.Inner}
 	return newStatement(st.text, &script)
@@ -212,8 +213,8 @@ func (q *queue) portal(name string) (p *portal, pending bool) {
 	return q.names.portals[name], false
 }
 
-// cursor is statement for a cursor of SQL: the DECLARE that made it.
-func (q *queue) cursor(name string) (st *sql.Statement, pending bool) {
+// cursor is statement for a cursor of SQL: what its DECLARE carries.
+func (q *queue) cursor(name string) (st *statement, pending bool) {
 	for _, e := range q.due {
 		if e.renames() {
 			return nil, true
@@ -226,6 +227,9 @@ func (q *queue) cursor(name string) (st *sql.Statement, pending bool) {
 func (q *queue) means(name string, p *portal) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if p.cursor {
+		return q.names.cursors[name] == p.statement
+	}
 	return q.names.portals[name] == p
 }
 

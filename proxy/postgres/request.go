@@ -182,36 +182,44 @@ func (s *session) execute(ctx context.Context, message, body []byte) error {
 	if !ok || len(rest) != 4 {
 		return fmt.Errorf("%w: Execute", errMalformed)
 	}
-	p, err := s.lookupPortal(name)
+	p, err := s.executed(name)
 	if err != nil {
 		return err
 	}
-	var j *judgement
-	var st *statement
-	var values parameters
-	if p != nil && p.statement != nil {
-		st, values = p.statement, p.parameters
-		j, err = s.judge(ctx, st)
-	} else {
-		script := &sql.Script{Statements: []*sql.Statement{unknown("Execute of a portal that was not bound here")}}
-		if err = s.refreshView(); err == nil {
-			j, err = s.decide(ctx, script, nil)
-		}
-	}
+	j, err := s.judge(ctx, p.statement)
 	if err != nil {
 		return err
 	}
-	q, err := s.begin(ctx, j, st, values)
+	q, err := s.begin(ctx, j, p.statement, p.parameters)
 	if err != nil {
 		return err
 	}
 	if q.denied != "" {
 		return s.send(&expected{reply: replyExecute, request: q}, poisonExecute(q.id))
 	}
-	if st != nil {
-		s.values.said(st)
+	s.values.said(p.statement)
+	if p.cursor && s.catalog != nil {
+		if err := s.send(&expected{reply: replyDescribe, ours: true, portal: p}, describePortal(name)); err != nil {
+			return err
+		}
 	}
-	return s.send(&expected{reply: replyExecute, name: name, request: q, statement: st, portal: p}, message)
+	return s.send(&expected{reply: replyExecute, name: name, request: q, statement: p.statement, portal: p}, message)
+}
+
+// executed tells what Execute runs: a portal, or a cursor of SQL.
+func (s *session) executed(name string) (*portal, error) {
+	p, err := s.lookupPortal(name)
+	if err != nil || p != nil && p.statement != nil {
+		return p, err
+	}
+	if p == nil {
+		st, err := s.lookupCursor(name)
+		if err != nil || st != nil {
+			return &portal{statement: st, cursor: true}, err
+		}
+	}
+	script := &sql.Script{Statements: []*sql.Statement{unknown("Execute of what was not bound here")}}
+	return &portal{statement: newStatement("", script)}, nil
 }
 
 // describe is Describe.
@@ -279,8 +287,8 @@ func (s *session) lookupPortal(name string) (p *portal, err error) {
 	return p, err
 }
 
-// lookupCursor is lookupStatement for a cursor: the DECLARE that made it.
-func (s *session) lookupCursor(name string) (st *sql.Statement, err error) {
+// lookupCursor is lookupStatement for a cursor of SQL: what its DECLARE carries.
+func (s *session) lookupCursor(name string) (st *statement, err error) {
 	err = s.await(func() (pending bool) { st, pending = s.queue.cursor(name); return pending })
 	return st, err
 }

@@ -163,7 +163,7 @@ func eachField(body []byte, each func(kind byte, value []byte)) error {
 // the statement, and no value of a row.
 //
 // Source: PostgreSQL 17, src/backend/utils/errcodes.txt, and where each is raised.
-var plainStates = [...]string{"08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57"}
+var plainStates = [...]string{"08", "0A", "25", "26", "28", "34", "3D", "3F", "40", "42", "53", "54", "55", "57"}
 
 // withhold appends an ErrorResponse or NoticeResponse without what may hold a
 // value of a row: detail, hint, context, query, and most messages.
