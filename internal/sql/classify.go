@@ -59,6 +59,8 @@ type reader struct {
 	statement *Statement
 	wheres    []bool                  // for each UPDATE and DELETE: has a WHERE that selects
 	quiet     map[*pg.SelectStmt]bool // VALUES lists under INSERT, which are no SELECT
+	relations map[relationName]int    // index in statement.Relations
+	functions map[Function]bool       // those in statement.Functions
 }
 
 // top reads the statement's outermost node.
@@ -201,8 +203,19 @@ func (r *reader) fields(m protoreflect.Message, visible *with) {
 
 // with is the list of WITH queries whose names can be used at some place.
 type with struct {
-	name string
-	next *with
+	name   string
+	next   *with
+	length int
+}
+
+// maxWiths bounds that list, which is searched for each relation.
+const maxWiths = 1000
+
+func (w *with) add(name string) *with {
+	if w == nil {
+		return &with{name: name, length: 1}
+	}
+	return &with{name: name, next: w, length: w.length + 1}
 }
 
 func (w *with) has(name string) bool {
@@ -231,7 +244,11 @@ func (r *reader) with(m protoreflect.Message, visible *with) *with {
 	}
 	all := visible
 	for _, node := range clause.Ctes {
-		all = &with{name: node.GetCommonTableExpr().GetCtename(), next: all}
+		all = all.add(node.GetCommonTableExpr().GetCtename())
+	}
+	if all != nil && all.length > maxWiths {
+		r.unknown("more WITH queries than can be followed")
+		return visible
 	}
 	for _, node := range clause.Ctes {
 		if clause.Recursive {
@@ -239,7 +256,7 @@ func (r *reader) with(m protoreflect.Message, visible *with) *with {
 			continue
 		}
 		r.message(node.ProtoReflect(), visible)
-		visible = &with{name: node.GetCommonTableExpr().GetCtename(), next: visible}
+		visible = visible.add(node.GetCommonTableExpr().GetCtename())
 	}
 	return all
 }
@@ -252,14 +269,16 @@ func (r *reader) relation(n *pg.RangeVar, visible *with) {
 }
 
 func (r *reader) add(relation Relation) {
-	known := &r.statement.Relations
-	for i, k := range *known {
-		if k.Schema == relation.Schema && k.Name == relation.Name {
-			(*known)[i].Write = k.Write || relation.Write
-			return
-		}
+	name := relationName{relation.Schema, relation.Name}
+	if i, known := r.relations[name]; known {
+		r.statement.Relations[i].Write = r.statement.Relations[i].Write || relation.Write
+		return
 	}
-	*known = append(*known, relation)
+	if r.relations == nil {
+		r.relations = make(map[relationName]int)
+	}
+	r.relations[name] = len(r.statement.Relations)
+	r.statement.Relations = append(r.statement.Relations, relation)
 }
 
 // dotted gives the strings of a qualified name.

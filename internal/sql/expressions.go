@@ -90,11 +90,13 @@ func (r *reader) cast(n *pg.TypeCast) {
 }
 
 func (r *reader) function(f Function) {
-	for _, known := range r.statement.Functions {
-		if known == f {
-			return
-		}
+	if r.functions[f] {
+		return
 	}
+	if r.functions == nil {
+		r.functions = make(map[Function]bool)
+	}
+	r.functions[f] = true
 	r.statement.Functions = append(r.statement.Functions, f)
 }
 

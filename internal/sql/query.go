@@ -24,7 +24,7 @@ func (j *judge) selectStatement(n *pg.SelectStmt, outer *scope, use string) {
 	s := &scope{outer: outer}
 	if n.Op != pg.SetOperation_SETOP_NONE {
 		// The names of the outputs are all that ORDER BY can use.
-		s.items = []item{{touches: j.touches(n)}}
+		s.add(item{touches: j.touches(n)})
 		use = useSet
 	}
 	for _, node := range n.FromClause {
@@ -65,39 +65,52 @@ func (j *judge) targets(list []*pg.Node, s *scope, use string) {
 
 // ordinals looks at ORDER BY 2, GROUP BY 2 and DISTINCT ON (2), which name an output by its place.
 func (j *judge) ordinals(n *pg.SelectStmt, s *scope) {
+	o := outputs{list: n.TargetList, star: len(n.TargetList)}
+	for i, target := range n.TargetList {
+		if c := target.GetResTarget().GetVal().GetColumnRef(); c != nil && o.star == len(n.TargetList) {
+			if name, tainted, _ := j.taint(c, s); tainted && name == "" {
+				o.star = i
+			}
+		}
+	}
 	for _, node := range n.SortClause {
-		j.ordinal(node.GetSortBy().GetNode(), n, s, useOrdering)
+		j.ordinal(node.GetSortBy().GetNode(), o, s, useOrdering)
 	}
 	for _, node := range n.DistinctClause {
-		j.ordinal(node, n, s, useDistinct)
+		j.ordinal(node, o, s, useDistinct)
 	}
 	for _, node := range n.GroupClause {
-		j.ordinal(node, n, s, useGrouping)
+		j.ordinal(node, o, s, useGrouping)
 	}
 }
 
-func (j *judge) ordinal(node *pg.Node, n *pg.SelectStmt, s *scope, use string) {
-	if set := node.GetGroupingSet(); set != nil {
-		for _, member := range set.Content {
-			j.ordinal(member, n, s, use)
-		}
-		return
+// outputs is the output list of a query.
+type outputs struct {
+	list []*pg.Node
+	star int // index of the first star over a sensitive relation, which stands for any number of columns
+}
+
+func (j *judge) ordinal(node *pg.Node, o outputs, s *scope, use string) {
+	for _, member := range node.GetGroupingSet().GetContent() {
+		j.ordinal(member, o, s, use)
 	}
 	for _, member := range node.GetRowExpr().GetArgs() {
-		j.ordinal(member, n, s, use)
+		j.ordinal(member, o, s, use)
 	}
 	constant := node.GetAConst().GetIval()
 	if constant == nil {
 		return
 	}
-	for i, target := range n.TargetList {
-		c := target.GetResTarget().GetVal().GetColumnRef()
-		if c == nil || i >= int(constant.Ival) {
-			continue
-		}
-		name, tainted, _ := j.taint(c, s)
-		// A star before it may stand for any number of columns.
-		if tainted && (i+1 == int(constant.Ival) || name == "") {
+	place := int(constant.Ival) - 1
+	if place >= o.star && o.star < len(o.list) {
+		j.refuse("", use)
+		return
+	}
+	if place < 0 || place >= len(o.list) {
+		return
+	}
+	if c := o.list[place].GetResTarget().GetVal().GetColumnRef(); c != nil {
+		if name, tainted, _ := j.taint(c, s); tainted {
 			j.refuse(name, use)
 		}
 	}
@@ -106,13 +119,17 @@ func (j *judge) ordinal(node *pg.Node, n *pg.SelectStmt, s *scope, use string) {
 // target makes the relation that a statement changes known under its name or alias.
 func (j *judge) target(n *pg.RangeVar, outer *scope) *scope {
 	s := &scope{outer: outer}
+	s.add(j.item(n))
+	return s
+}
+
+func (j *judge) item(n *pg.RangeVar) item {
 	i := item{name: n.GetRelname(), columns: j.relations[relationName{n.GetSchemaname(), n.GetRelname()}]}
 	i.touches = i.columns != nil
 	if n.GetAlias() != nil {
 		i.name = n.Alias.Aliasname
 	}
-	s.items = append(s.items, i)
-	return s
+	return i
 }
 
 func (j *judge) insert(n *pg.InsertStmt, outer *scope, use string) {
@@ -125,20 +142,22 @@ func (j *judge) insert(n *pg.InsertStmt, outer *scope, use string) {
 	}
 	s := j.target(n.Relation, outer)
 	if n.OnConflictClause != nil {
-		j.conflict(n.OnConflictClause, s)
+		j.conflict(n.OnConflictClause, n.Relation, s)
 	}
 	j.targets(n.ReturningList, s, use)
 }
 
 // conflict looks at ON CONFLICT, which tells whether a value is there already.
-func (j *judge) conflict(n *pg.OnConflictClause, target *scope) {
-	s := &scope{outer: target, items: []item{target.items[0]}}
-	s.items[0].name = "excluded"
-	if s.items[0].touches && n.Infer.GetConname() != "" {
+func (j *judge) conflict(n *pg.OnConflictClause, target *pg.RangeVar, outer *scope) {
+	excluded := j.item(target)
+	excluded.name = "excluded"
+	s := &scope{outer: outer}
+	s.add(excluded)
+	if excluded.touches && n.Infer.GetConname() != "" {
 		j.refuse("", useConflict)
 	}
 	for _, node := range n.Infer.GetIndexElems() {
-		if name := node.GetIndexElem().GetName(); s.items[0].taints(name, j.tainted) {
+		if name := node.GetIndexElem().GetName(); excluded.taints(name, j.tainted) {
 			j.refuse(name, useConflict)
 		}
 		j.node(node.GetIndexElem().GetExpr(), s, useConflict)

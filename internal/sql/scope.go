@@ -4,10 +4,19 @@ import (
 	pg "github.com/pganalyze/pg_query_go/v6"
 )
 
-// scope is the list of items that a query's expressions can name.
+// scope is what the expressions of one query can name.
 type scope struct {
-	items []item
+	items map[string][]item // by name
+	dirty bool              // one of them touches
 	outer *scope
+}
+
+func (s *scope) add(i item) {
+	if s.items == nil {
+		s.items = make(map[string][]item)
+	}
+	s.items[i.name] = append(s.items[i.name], i)
+	s.dirty = s.dirty || i.touches
 }
 
 // item is an entry of FROM, or the target of a change.
@@ -30,11 +39,7 @@ func (i item) taints(column string, tainted map[string]bool) bool {
 // named gives the items of the name, of all scopes. (PostgreSQL takes the innermost.)
 func (s *scope) named(name string) (found []item) {
 	for ; s != nil; s = s.outer {
-		for _, i := range s.items {
-			if i.name == name {
-				found = append(found, i)
-			}
-		}
+		found = append(found, s.items[name]...)
 	}
 	return found
 }
@@ -45,10 +50,8 @@ func (s *scope) touches() bool {
 		return true
 	}
 	for ; s != nil; s = s.outer {
-		for _, i := range s.items {
-			if i.touches {
-				return true
-			}
+		if s.dirty {
+			return true
 		}
 	}
 	return false
@@ -123,13 +126,13 @@ func (j *judge) from(node *pg.Node, s *scope) {
 	case *pg.Node_RangeFunction:
 		// Its columns are made by functions, whose arguments are looked at.
 		j.nodes(n.RangeFunction.Functions, s, useFunction)
-		s.items = append(s.items, item{name: n.RangeFunction.Alias.GetAliasname()})
+		s.add(item{name: n.RangeFunction.Alias.GetAliasname()})
 	case *pg.Node_RangeTableFunc:
 		j.children(n.RangeTableFunc.ProtoReflect(), s, useFunction)
-		s.items = append(s.items, item{name: n.RangeTableFunc.Alias.GetAliasname()})
+		s.add(item{name: n.RangeTableFunc.Alias.GetAliasname()})
 	case *pg.Node_JsonTable:
 		j.children(n.JsonTable.ProtoReflect(), s, useFunction)
-		s.items = append(s.items, item{name: n.JsonTable.Alias.GetAliasname()})
+		s.add(item{name: n.JsonTable.Alias.GetAliasname()})
 	default:
 		j.refuse("", useUndecided)
 	}
@@ -140,7 +143,7 @@ func (j *judge) add(i item, alias *pg.Alias, s *scope) {
 	if i.touches && len(alias.GetColnames()) > 0 {
 		j.refuse("", useAliases)
 	}
-	s.items = append(s.items, i)
+	s.add(i)
 }
 
 // relation adds a table, a view, or a WITH query.
