@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/sirupsen/logrus"
 
 	"postern.dev/postern/internal/audit"
@@ -168,6 +170,11 @@ func (g *guarded) serve(t testing.TB) {
 			t.Error("got sessions that do not end, want them to end when told")
 		}
 		g.handler.Close()
+		g.trail.mu.Lock()
+		defer g.trail.mu.Unlock()
+		for _, err := range g.trail.invalid {
+			t.Errorf("got a record that is not as the schema says: %v", err)
+		}
 	})
 }
 
@@ -270,8 +277,8 @@ type trail struct {
 	mu      sync.Mutex
 	records []audit.Record
 	waited  map[int64]bool
-	fail    error // of every Append from now on
-	onWait  func(index int64)
+	fail    error   // of every Append from now on
+	invalid []error // of records that are not as the schema says
 }
 
 func (r *trail) Append(record *audit.Record) (int64, error) {
@@ -292,22 +299,52 @@ func (r *trail) Append(record *audit.Record) (int64, error) {
 		kept.ID = audit.NewID()
 	}
 	r.records = append(r.records, kept)
+	if err := validate(kept); err != nil {
+		r.invalid = append(r.invalid, err)
+	}
 	return int64(len(r.records)), nil
 }
 
 func (r *trail) Wait(_ context.Context, index int64) error {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.waited == nil {
 		r.waited = make(map[int64]bool)
 	}
 	r.waited[index] = true
-	onWait := r.onWait
-	r.mu.Unlock()
-	if onWait != nil {
-		onWait(index)
-	}
 	return nil
 }
+
+// validate checks a record, and what the log adds to it, against the schema.
+func validate(r audit.Record) error {
+	r.Log, r.Node, r.Agent, r.Time = "node/log", "node", "test", time.Date(2026, 1, 2, 3, 4, 5, 123456789, time.UTC)
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
+	if err != nil {
+		return err
+	}
+	schema, err := recordSchema()
+	if err != nil {
+		return err
+	}
+	return schema.Validate(value)
+}
+
+// recordSchema is the schema of records, compiled.
+var recordSchema = sync.OnceValues(func() (*jsonschema.Schema, error) {
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(audit.Schema))
+	if err != nil {
+		return nil, err
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("record.json", document); err != nil {
+		return nil, err
+	}
+	return c.Compile("record.json")
+})
 
 // all gives the records so far.
 func (r *trail) all() []audit.Record {

@@ -245,7 +245,7 @@ func TestEveryExecutionIsARequestWithAnOutcome(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 100 {
-		if r := conn.ExecPrepared(t.Context(), "p", [][]byte{[]byte(fmt.Sprint(i % 11))}, nil, nil).Read(); r.Err != nil {
+		if r := conn.ExecPrepared(t.Context(), "p", [][]byte{fmt.Append(nil, i%11)}, nil, nil).Read(); r.Err != nil {
 			t.Fatal(r.Err)
 		}
 	}
@@ -279,10 +279,13 @@ func TestEveryExecutionIsARequestWithAnOutcome(t *testing.T) {
 		if got, want := r.Request.Parameters, []string{fmt.Sprintf("$1: '%d'", i%11)}; !slices.Equal(got, want) {
 			t.Errorf("request %d: got parameters %q, want %q", i+1, got, want)
 		}
-		if r.Request.Text != "SELECT s FROM t WHERE n <= $1" || !slices.Equal(r.Request.Operations, []string{"SELECT"}) || !slices.Equal(r.Request.Relations, []string{"t"}) {
-			t.Errorf("request %d: got %+v, want the statement", i+1, r.Request)
+		asked := r.Request
+		if asked.Text != "SELECT s FROM t WHERE n <= $1" || !slices.Equal(asked.Operations, []string{"SELECT"}) ||
+			!slices.Equal(asked.Relations, []string{"public.t"}) {
+			t.Errorf("request %d: got %+v, want the statement", i+1, asked)
 		}
-		if r.Workload.User != "linux:ada" || r.Claimed.ApplicationName != "reports" || r.Target.Name != "db" || r.Target.User != "app" || r.Decision.Rule != "all" {
+		if r.Workload.User != "linux:ada" || r.Claimed.ApplicationName != "reports" || r.Target.Name != "db" ||
+			r.Target.User != "app" || r.Decision.Rule != "all" {
 			t.Errorf("request %d: got %+v %+v %+v %+v, want who, where and why", i+1, r.Workload, r.Claimed, r.Target, r.Decision)
 		}
 	}
@@ -413,7 +416,8 @@ func (g *guarded) whenSleeping(t *testing.T) {
 	}
 	defer conn.Close(t.Context())
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		if n := must(t, conn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()")[0]; n != "0" {
+		const sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+		if n := must(t, conn, sleeping)[0]; n != "0" {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -445,7 +449,8 @@ func TestClientThatLeavesEndsItsQuery(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer admin.Close(t.Context())
-	for deadline := time.Now().Add(10 * time.Second); must(t, admin, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database()")[0] != "0"; {
+	const left = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND datname = current_database()"
+	for deadline := time.Now().Add(10 * time.Second); must(t, admin, left)[0] != "0"; {
 		if time.Now().After(deadline) {
 			t.Fatal("got a query that goes on, want it cancelled with its client")
 		}
@@ -510,7 +515,7 @@ func TestLargeValuesAreStreamed(t *testing.T) {
 	g.logIn(t, conn)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if _, err := conn.Write(message('Q', []byte(fmt.Sprintf("SELECT repeat('x', %d)\x00", size))...)); err != nil {
+	if _, err := conn.Write(message('Q', fmt.Appendf(nil, "SELECT repeat('x', %d)\x00", size)...)); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := readUntilReady(t, conn), "TDCZ"; got != want {
@@ -559,4 +564,102 @@ func TestDeepPipelinesDoNotStall(t *testing.T) {
 	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestNothingIsLeft(t *testing.T) {
+	db := startServer(t)
+	parser(t)
+	before := runtime.NumGoroutine()
+	t.Run("sessions", func(t *testing.T) {
+		g := guard(t, db, `sensitive: [{columns: ["public.people.name"], mask: redact}]`, "", allowAll)
+		for _, options := range []string{"sslmode=disable", "sslmode=require"} {
+			for range 5 {
+				must(t, g.connect(t, options), "SELECT 1")
+			}
+		}
+		for _, payload := range hostile() {
+			g.attack(t, true, payload)
+		}
+		idle, err := net.Dial("tcp", g.address) // says nothing until the end
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { idle.Close() })
+	})
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("got %d goroutines, want %d\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestRecordsHoldWhatThePolicyLetsThem(t *testing.T) {
+	db := startServer(t)
+	for _, row := range []struct {
+		record     policy.Record
+		text       string
+		parameters []string
+	}{
+		{policy.RecordFull, "SELECT 'literal', $1::int", []string{"$1: '42'"}},
+		{policy.RecordRedacted, "SELECT $2, $1::int", []string{"$2: string, 7 bytes", "$1: 2 bytes"}},
+		{policy.RecordNone, "", nil},
+	} {
+		t.Run(string(row.record), func(t *testing.T) {
+			g := guard(t, db, "", "record: "+string(row.record), `{name: reads, allow: [SELECT]}`)
+			conn := g.connect(t, "sslmode=disable")
+			if r := conn.ExecParams(t.Context(), "SELECT 'literal', $1::int", [][]byte{[]byte("42")}, nil, nil, nil).Read(); r.Err != nil {
+				t.Fatal(r.Err)
+			}
+			_, _ = conn.Exec(t.Context(), "DELETE FROM nothing WHERE secret = 'literal'").ReadAll()
+			_, _ = conn.Exec(t.Context(), "literal nonsense").ReadAll()
+			requests := g.trail.of(t, audit.KindRequest, 3)
+			if got := requests[0].Request; got.Text != row.text || !slices.Equal(got.Parameters, row.parameters) {
+				t.Errorf("got %q with %q, want %q with %q", got.Text, got.Parameters, row.text, row.parameters)
+			}
+			for _, refused := range requests[1:] {
+				if got := refused.Request; got.Text != "" || got.Parameters != nil || got.Fingerprint == "" {
+					t.Errorf("got %+v of a refused statement, want its fingerprint alone", got)
+				}
+			}
+		})
+	}
+}
+
+func TestObservedPoliciesOnlySayWhatTheyWouldDo(t *testing.T) {
+	g := guard(t, startServer(t), "", "mode: observe", `{name: reads, allow: [SELECT]}`)
+	conn := g.connect(t, "sslmode=disable")
+	must(t, conn, "CREATE TABLE seen (n int)")
+	got := g.trail.of(t, audit.KindRequest, 1)[0].Decision
+	if got.Action != "allow" || len(got.Would) != 1 || got.Would[0].Action != "deny" || got.Would[0].Policy != "agents" {
+		t.Errorf("got %+v, want it allowed, and that agents would deny it", got)
+	}
+}
+
+func TestTextsAreReadAsTheServerReadsThem(t *testing.T) {
+	g := guard(t, startServer(t), "", "", allowAll)
+	for _, text := range []string{
+		"SET standard_conforming_strings = off",
+		"SET SESSION standard_conforming_strings TO 'false'",
+		"SET client_encoding = 'SJIS'",
+		"SET NAMES 'GBK'",
+		"SELECT set_config('standard_conforming_strings', 'off', false)",
+		"SELECT set_config('client_' || 'encoding', 'SJIS', false)",
+	} {
+		_, err := g.connect(t, "sslmode=disable").Exec(t.Context(), text).ReadAll()
+		mustRefuse(t, err)
+	}
+	for _, text := range []string{"SET standard_conforming_strings = on", "SET NAMES 'UTF8'", "RESET client_encoding", "SET work_mem = '8MB'"} {
+		must(t, g.connect(t, "sslmode=disable"), text)
+	}
+
+	g.MustExec(t, g.database, `CREATE FUNCTION turn() RETURNS text LANGUAGE sql AS $$ SELECT set_config('standard_conforming_strings', 'off', false) $$`)
+	_, err := g.connect(t, "sslmode=disable").Exec(t.Context(), "SELECT turn()").ReadAll()
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) || answer.Severity != "FATAL" {
+		t.Errorf("got %v, want the session to end when a function does it", err)
+	}
+	g.MustExec(t, g.database, "ALTER DATABASE "+g.database+" SET standard_conforming_strings = off")
+	g.refusedAs(t, g.url("sslmode=disable"))
 }

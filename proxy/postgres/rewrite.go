@@ -14,11 +14,8 @@ import (
 
 // cutString takes a NUL-terminated string off the front of body.
 func cutString(body []byte) (text string, rest []byte, ok bool) {
-	end := bytes.IndexByte(body, 0)
-	if end < 0 {
-		return "", nil, false
-	}
-	return string(body[:end]), body[end+1:], true
+	before, after, ok := bytes.Cut(body, []byte{0})
+	return string(before), after, ok
 }
 
 // readTarget reads the body of a Describe or Close.
