@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -231,8 +232,12 @@ func (l *Log) anchor(c checkpoint) {
 
 // shut writes the last record and checkpoint and closes the files.
 func (l *Log) shut() error {
+	stop := &Record{ID: NewID(), Kind: KindAgentStop}
 	l.mu.Lock()
-	failed := l.append(&Record{ID: NewID(), Kind: KindAgentStop}, new(seal))
+	if l.open != 0 {
+		stop.Event = &Event{Reason: "requests-open", Detail: map[string]string{"requests": strconv.FormatInt(l.open, 10)}}
+	}
+	failed := l.append(stop, new(seal))
 	if l.err == nil {
 		l.err = ErrClosed
 	}

@@ -1,12 +1,14 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -32,6 +34,26 @@ func decodeLeaf(line []byte) (*Record, error) {
 	return r, nil
 }
 
+// head is what the next log has to know of a record. A log may have millions of
+// them, and an agent must not be long in starting.
+type head struct {
+	Log       string `json:"log"`
+	Index     int64  `json:"index"`
+	ID        string `json:"id"`
+	Kind      Kind   `json:"kind"`
+	Session   string `json:"session"`
+	Seq       int64  `json:"seq"`
+	RequestID string `json:"request_id"`
+}
+
+func decodeHead(line []byte) (*head, error) {
+	r := new(head)
+	if err := json.Unmarshal(line, r); err != nil {
+		return nil, errors.New("the line is not a record")
+	}
+	return r, nil
+}
+
 // value is a line of a values file.
 type value struct {
 	Index  int64   `json:"index"`
@@ -48,6 +70,21 @@ func decodeValue(line []byte) (*value, error) {
 		return nil, errors.New("the line is not a value")
 	}
 	return v, nil
+}
+
+// valueIndex reads the index of a value without the rest of its line; -1 when
+// the line does not begin as a writer begins it.
+func valueIndex(line []byte) int64 {
+	digits, ok := bytes.CutPrefix(line, []byte(valueBeginning))
+	if !ok {
+		return -1
+	}
+	digits, _, _ = bytes.Cut(digits, []byte(","))
+	n, err := strconv.ParseInt(string(digits), 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 // reveal returns the value and the commitment that a leaf must hold for it.

@@ -1,9 +1,13 @@
 package audit
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -125,13 +129,16 @@ func (h *history) add(dir, id string, kept checkpoint) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", dir, err)
 	}
-	p := &Previous{Log: id, State: StateUnclean, Size: found.tree.size, Root: found.tree.root().String()}
+	p := &Previous{Log: id, State: StateUnclean, Size: found.size, Root: found.root.String()}
 	if found.stopped && !found.torn {
 		p.State = StateClosed
 	}
 	last := found.last
+	if kept.log == id && kept.size > last.size && found.signed(kept) {
+		last = kept
+	}
 	p.Checkpoint = string(last.note)
-	if found.tree.size >= last.size {
+	if found.size >= last.size && p.State != StateClosed {
 		cuts, err := found.survey(dir)
 		if err != nil {
 			return fmt.Errorf("look for what to repair in %s: %w", dir, err)
@@ -140,11 +147,8 @@ func (h *history) add(dir, id string, kept checkpoint) error {
 		p.Repair = repairOf(cuts)
 	}
 	h.records = append(h.records, &Record{Kind: KindPrevious, Previous: p})
-	if kept.log == id && kept.size > last.size && found.signed(kept) {
-		last = kept
-	}
-	if found.tree.size < last.size {
-		h.loss(id, last, found.tree.size)
+	if found.size < last.size {
+		h.loss(id, last, found.size)
 	}
 	for _, r := range found.unanswered() {
 		h.records = append(h.records, &Record{
@@ -174,71 +178,93 @@ func (h *history) addLive(dir, id string) {
 
 // inspection is what a log has, as far as it can be read.
 type inspection struct {
-	tree    edge
-	key     note.Verifier // nil when the log names none
-	last    checkpoint    // the largest that this key signed
-	open    map[string]*Record
-	stopped bool // its last record is agent.stop
-	torn    bool // something is behind its last good record
-	segment int  // of its last good record
+	size    int64
+	root    tlog.Hash
+	key     note.Verifier    // nil when the log names none
+	last    checkpoint       // the largest that this key signed
+	open    map[string]*head // requests without an outcome
+	stopped bool             // its last record is agent.stop
+	torn    bool             // something is behind its last good record
+	segment int              // of its last good record
 	leafEnd int64
 }
 
-// inspect reads the log in dir up to its end or the first line that is not the
-// record that belongs there, with its values.
+// inspect tells how the log in dir, which no agent writes any more, was left.
 func inspect(dir, id string) (*inspection, error) {
-	f := &inspection{key: logKey(dir), open: make(map[string]*Record), segment: 1}
+	f := &inspection{key: logKey(dir), open: make(map[string]*head), segment: 1}
 	f.last = lastCheckpoint(dir, f.key)
+	if stop := lastLeaf(dir); stop.concludes(id, f.last) {
+		f.size, f.root, f.stopped = f.last.size, f.last.root, true
+		return f, nil
+	}
+	return f, f.readAll(dir, id)
+}
+
+// concludes tells whether r is an agent's last word: the last record that the
+// checkpoint covers, with no request left open. What lies before it was signed
+// by its own agent and need not be read again.
+func (r *Record) concludes(id string, last checkpoint) bool {
+	return r != nil && r.Kind == KindAgentStop && r.Log == id && r.Index == last.size-1 && r.Event == nil
+}
+
+// readAll reads the log in dir up to its end or the first line that is not the
+// record that belongs there, with its values.
+func (f *inspection) readAll(dir, id string) error {
 	leaves := newLines(dir, leavesPrefix, maxLeafBytes)
 	defer leaves.close()
 	values := newJoiner(dir)
+	values.from = f.last.size
 	defer values.close()
+	var tree edge
+	defer func() { f.size, f.root = tree.size, tree.root() }()
+	f.torn = true // unless the end is found
 	for {
 		line, err := leaves.read()
 		if err != nil {
 			f.torn = leaves.unfinished() || errors.Is(err, errLongLine)
-			return f, nil
+			return nil
 		}
-		r, err := decodeLeaf(line)
-		if err != nil || r.Index != f.tree.size || r.Log != id {
-			f.torn = true
-			return f, nil
-		}
-		ds, _, err := values.join(r)
-		if err != nil {
-			return nil, err
+		r, err := decodeHead(line)
+		if err != nil || r.Index != tree.size || r.Log != id {
+			return nil
 		}
 		// A machine that loses power may write a leaf and not its values. No
 		// fdatasync has returned for such a record.
-		if r.Index >= f.last.size && slices.ContainsFunc(ds, func(d disclosure) bool { return !d.kept }) {
-			f.torn = true
-			return f, nil
+		if r.Index >= f.last.size {
+			if whole, err := values.complete(line); !whole || err != nil {
+				return err
+			}
 		}
 		f.note(r)
-		f.tree.push(tlog.RecordHash(line), nil)
+		tree.push(tlog.RecordHash(line), nil)
 		f.segment, f.leafEnd = leaves.segment, leaves.offset()
 	}
 }
 
+// complete tells whether the record in line and all of its values are there.
+func (j *joiner) complete(line []byte) (bool, error) {
+	r, err := decodeLeaf(line)
+	if err != nil {
+		return false, nil
+	}
+	ds, _, err := j.join(r)
+	return !slices.ContainsFunc(ds, func(d disclosure) bool { return !d.kept }), err
+}
+
 // note remembers of a record what the next log has to say.
-func (f *inspection) note(r *Record) {
+func (f *inspection) note(r *head) {
 	f.stopped = r.Kind == KindAgentStop
 	switch r.Kind {
 	case KindRequest:
-		f.open[r.ID] = &Record{ID: r.ID, Index: r.Index, Session: r.Session, Seq: r.Seq}
+		f.open[r.ID] = r
 	case KindOutcome:
 		delete(f.open, r.RequestID)
 	}
 }
 
 // unanswered lists the requests without an outcome, in their order.
-func (f *inspection) unanswered() []*Record {
-	rs := make([]*Record, 0, len(f.open))
-	for _, r := range f.open {
-		rs = append(rs, r)
-	}
-	slices.SortFunc(rs, func(a, b *Record) int { return int(a.Index - b.Index) })
-	return rs
+func (f *inspection) unanswered() []*head {
+	return slices.SortedFunc(maps.Values(f.open), func(a, b *head) int { return cmp.Compare(a.Index, b.Index) })
 }
 
 // signed tells whether the log's key signed c.
@@ -262,6 +288,37 @@ func openingRecords(dir string) []*Previous {
 			ps = append(ps, r.Previous)
 		}
 	}
+}
+
+// lastLeaf returns the last record of the log in dir, or nil when it is longer
+// than an agent's last is, or not whole.
+func lastLeaf(dir string) *Record {
+	segment := 1
+	for {
+		if _, err := os.Stat(segmentPath(dir, leavesPrefix, segment+1)); err != nil {
+			break
+		}
+		segment++
+	}
+	f, err := os.Open(segmentPath(dir, leavesPrefix, segment))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil
+	}
+	b := make([]byte, min(end, 4<<10))
+	if _, err := f.ReadAt(b, end-int64(len(b))); err != nil {
+		return nil
+	}
+	b, whole := bytes.CutSuffix(b, []byte("\n"))
+	r, err := decodeLeaf(b[bytes.LastIndexByte(b, '\n')+1:])
+	if err != nil || !whole {
+		return nil
+	}
+	return r
 }
 
 // logKey returns the key that the log in dir names, or nil.

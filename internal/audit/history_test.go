@@ -111,6 +111,19 @@ func TestNextLogRepairsWhatAKilledAgentLeft(t *testing.T) {
 	}
 }
 
+func TestNextLogAnswersWhatAClosedLogLeftOpen(t *testing.T) {
+	f := newFixture(t)
+	var open *Record
+	f.write(t, func(l *Log) {
+		open = begun(t, l)
+		exchange0(t, l)
+	})
+	outcomes := ofKind(read(t, f.write(t, func(*Log) {})), KindOutcome)
+	if len(outcomes) != 1 || outcomes[0].RequestID != open.ID {
+		t.Errorf("got %d outcomes, want one of %s", len(outcomes), open.ID)
+	}
+}
+
 func TestUnusedRoomIsNoTornLine(t *testing.T) {
 	f := newFixture(t)
 	l := open(t, f)
@@ -149,6 +162,12 @@ func TestNextLogSaysWhatIsLost(t *testing.T) {
 		"records below its checkpoint": {cut, 2},
 		"records and checkpoints below the kept checkpoint": {func(t *testing.T, l *Log) {
 			cut(t, l)
+			if err := os.Truncate(filepath.Join(l.dir, checkpointsFile), 0); err != nil {
+				t.Fatal(err)
+			}
+		}, 2},
+		"a line in the middle, and the checkpoints": {func(t *testing.T, l *Log) {
+			edit(t, l.dir, 2, "{", "[")
 			if err := os.Truncate(filepath.Join(l.dir, checkpointsFile), 0); err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 // joiner reads a log's values side by side with its leaves.
 type joiner struct {
 	lines *lines
+	from  int64  // nobody will ask for the values of records before
 	ahead *value // read, of a record to come
 	seal  seal
 }
@@ -106,6 +107,9 @@ func (j *joiner) peek() (*value, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if n := valueIndex(line); n >= 0 && n < j.from {
+			continue
 		}
 		if v, err := decodeValue(line); err == nil {
 			j.ahead = v

@@ -43,6 +43,7 @@ type Log struct {
 	mu      sync.Mutex // guards what follows
 	err     error      // why nothing can be appended
 	tree    edge       // of all that was written; its size is the next index
+	open    int64      // requests without an outcome
 	segment int
 	leaves  *growing
 	values  *growing
@@ -130,8 +131,19 @@ func (l *Log) append(r *Record, s *seal) error {
 	}
 	leaf := tlog.RecordHash(l.line[:len(l.line)-1])
 	l.pendingHashes = l.tree.push(leaf, l.pendingHashes)
+	l.count(r)
 	notify(l.dirty)
 	return nil
+}
+
+// count keeps count of the requests without an outcome in this log.
+func (l *Log) count(r *Record) {
+	switch {
+	case r.Kind == KindRequest:
+		l.open++
+	case r.Kind == KindOutcome && r.RequestLog == "":
+		l.open--
+	}
 }
 
 // Wait returns when the record with this index is durable.

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -205,6 +206,36 @@ func TestManyAppendersGetEveryIndexOnce(t *testing.T) {
 			t.Fatalf("got %q at %d, want its text", e.Request.Text, e.Index)
 		}
 	}
+}
+
+func TestWaitReturnsNoSoonerThanTheCommit(t *testing.T) {
+	l := open(t, newFixture(t))
+	index, err := l.Append(benchRecord("request"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Wait(soon, index); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v before the commit, want to be still waiting", err)
+	}
+	l.commit()
+	if err := l.Wait(t.Context(), index); err != nil {
+		t.Errorf("got %v after the commit, want nil", err)
+	}
+	if err := l.Wait(t.Context(), index+1); err == nil {
+		t.Error("got nil for a record that is not there, want an error")
+	}
+	l.sign()
+	if got, want := lastCheckpoint(l.dir, logKey(l.dir)).size, index+1; got != want {
+		t.Errorf("got a checkpoint of %d records, want %d", got, want)
+	}
+	begun(t, l)
+	l.sign()
+	if got, want := lastCheckpoint(l.dir, logKey(l.dir)).size, index+1; got != want {
+		t.Errorf("got a checkpoint of %d records, want %d: the last is not durable", got, want)
+	}
+	abandon(t, l)
 }
 
 func TestReadersSeeValuesAndWhatIsErased(t *testing.T) {

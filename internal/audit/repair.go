@@ -51,7 +51,7 @@ func (f *inspection) survey(dir string) ([]cut, error) {
 		cuts = append(cuts, leaf)
 
 		value := cut{path: segmentPath(dir, valuesPrefix, segment), values: true}
-		value.end = valuesEnd(value.path, f.tree.size)
+		value.end = valuesEnd(value.path, f.size)
 		if err := value.measure(); errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {

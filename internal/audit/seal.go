@@ -15,6 +15,7 @@ const (
 	commitmentPrefix = "sha256:"
 	fieldText        = "request.text"
 	fieldParameter   = "request.parameters."
+	valueBeginning   = `{"index":`
 )
 
 // seal is what becomes of a record's values: a commitment to each for the leaf,
@@ -104,7 +105,7 @@ func (s *seal) commitment(salt []byte, value string) string {
 func (s *seal) appendLines(dst []byte, index int64) []byte {
 	start := 0
 	for _, end := range s.ends {
-		dst = append(dst, `{"index":`...)
+		dst = append(dst, valueBeginning...)
 		dst = strconv.AppendInt(dst, index, 10)
 		dst = append(dst, ',')
 		dst = append(dst, s.lines[start+1:end]...)

@@ -91,7 +91,7 @@ func Verify(ctx context.Context, o VerifyOptions) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("verify audit logs: %w", err)
 	}
-	v := &verification{operators: operators, logs: make(map[string]*walk)}
+	v := &verification{operators: operators, logs: make(map[string]*walk), lacked: make(map[string]bool)}
 	for _, dir := range dirs {
 		w := newWalk(dir, operators)
 		if dir != o.Dir && filepath.Base(dir) != path.Base(w.id) {
@@ -178,6 +178,7 @@ type verification struct {
 	logs      map[string]*walk
 	order     []*walk
 	missing   []Problem
+	lacked    map[string]bool // logs that are in missing
 }
 
 // addKept adds what the checkpoints that were kept elsewhere demand.
@@ -235,11 +236,10 @@ func (v *verification) addLinks() {
 }
 
 func (v *verification) lack(log, why string) {
-	for _, p := range v.missing {
-		if p.Log == log {
-			return
-		}
+	if v.lacked[log] {
+		return
 	}
+	v.lacked[log] = true
 	v.missing = append(v.missing, Problem{Log: log, Fault: FaultLogMissing, Index: -1, Text: "the whole log is missing: " + why})
 }
 
