@@ -74,23 +74,28 @@ func (ca *CA) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})
 }
 
-// Leaf is a certificate for the host name or IP address that was dialled, with
-// its key and the authority's certificate.
+// Leaf is a certificate for what was dialled: host names, IP addresses, or both
+// where it is not known which of them the client holds the server to. Its key
+// and the authority's certificate go with it.
 //
 // Units: valid for 24 h and made anew after half of that; the 256 latest are kept.
 // Errors: a host that is neither an address nor a host name.
-func (ca *CA) Leaf(host string) (*tls.Certificate, error) {
-	name, err := canonical(host)
-	if err != nil {
-		return nil, err
+func (ca *CA) Leaf(hosts ...string) (*tls.Certificate, error) {
+	names := make([]string, len(hosts))
+	for i, host := range hosts {
+		var err error
+		if names[i], err = canonical(host); err != nil {
+			return nil, err
+		}
 	}
+	all := strings.Join(names, " ")
 	ca.mu.Lock()
 	defer ca.mu.Unlock()
-	leaf, ok := ca.leaves[name]
+	leaf, ok := ca.leaves[all]
 	if ok && time.Until(leaf.Leaf.NotAfter) > leafValidity/2 {
 		return leaf, nil
 	}
-	leaf, err = ca.sign(name)
+	leaf, err := ca.sign(names)
 	if err != nil {
 		return nil, err
 	}
@@ -100,11 +105,11 @@ func (ca *CA) Leaf(host string) (*tls.Certificate, error) {
 			break
 		}
 	}
-	ca.leaves[name] = leaf
+	ca.leaves[all] = leaf
 	return leaf, nil
 }
 
-func (ca *CA) sign(name string) (*tls.Certificate, error) {
+func (ca *CA) sign(names []string) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make leaf key: %w", err)
@@ -115,13 +120,15 @@ func (ca *CA) sign(name string) (*tls.Certificate, error) {
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	if ip := net.ParseIP(name); ip != nil {
-		template.IPAddresses = []net.IP{ip}
-	} else {
-		template.DNSNames = []string{name}
-	}
-	if len(name) <= maxCommonName { // libpq before 15 looks for addresses here alone
-		template.Subject = pkix.Name{CommonName: name}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+		if len(name) <= maxCommonName { // libpq before 15 looks for addresses here alone
+			template.Subject.CommonName = name
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
 	if err != nil {

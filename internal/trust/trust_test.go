@@ -38,6 +38,24 @@ func TestClientsThatTrustTheAuthorityAcceptWhatTheyDialled(t *testing.T) {
 	}
 }
 
+func TestLeafForNameAndAddressServesBoth(t *testing.T) {
+	ca := newCA(t)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca.PEM())
+	leaf, err := ca.Leaf("db.internal", "10.8.0.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"db.internal", "10.8.0.5"} {
+		if err := handshake(leaf, &tls.Config{RootCAs: roots, ServerName: name}); err != nil {
+			t.Errorf("got handshake error %v for %s, want none", err, name)
+		}
+	}
+	if _, err := ca.Leaf("db.internal", "a b"); err == nil {
+		t.Error("got a certificate for a name and nonsense, want an error")
+	}
+}
+
 func TestOnlyNamesOfHostsGetCertificates(t *testing.T) {
 	ca := newCA(t)
 	for _, host := range []string{"", ".", "a..b", "*.example", "a b", "a\x00b", "ä.example", "a/b", strings.Repeat("a", 64), strings.Repeat("a.", 127) + "a"} {
