@@ -52,8 +52,8 @@ enum { GUARD_EXACT = 32 + 128 };
 /* Guarded destinations: port and prefix -> guard_flag. Written by the agent,
  * read by every program. LPM_TRIE, also for single addresses: two look-ups a
  * connect (this port, any port) where a hash table beside it would need three.
- * 16384 is the shared notes' measure for one node; full: the agent's Set fails
- * and keeps what is there. */
+ * 16384 hold what a cluster's databases have of addresses, and cost memory only
+ * when used; full: the agent's Set fails and keeps what is there. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 16384);

@@ -151,6 +151,14 @@ static ALWAYS_INLINE void publish(struct bpf_sock_ops *op, struct bpf_sock *sk)
 	bpf_sock_ops_cb_flags_set(op, op->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
+/* Accepted by the listener: the command's ports may lead to other servers too. */
+static ALWAYS_INLINE bool is_ours(struct bpf_sock_ops *op)
+{
+	struct run *run = the_run();
+
+	return run && run->port && htons(op->local_port) == run->port;
+}
+
 /* Before accept returns: the kernel holds the new socket's lock. */
 static ALWAYS_INLINE void receive(struct bpf_sock_ops *op, struct bpf_sock *sk)
 {

@@ -1,3 +1,5 @@
+//go:build ignore
+
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 
 /* Leads a guarded command's connections to the agent, and closes the ways
@@ -46,7 +48,7 @@ static ALWAYS_INLINE struct address dialled(struct bpf_sock_addr *ctx, bool v4)
 	return a;
 }
 
-/* Ports matter: not those of ICMP (ping) and raw sockets. */
+/* What a ping socket has in the place of a port is none. */
 static ALWAYS_INLINE bool has_ports(struct bpf_sock_addr *ctx)
 {
 	return ctx->protocol != IPPROTO_ICMP && ctx->protocol != IPPROTO_ICMPV6;
@@ -221,7 +223,7 @@ int sock_ops(struct bpf_sock_ops *op)
 		return PROCEED;
 	if (op->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
 		publish(op, sk);
-	else if (op->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+	else if (op->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && is_ours(op))
 		receive(op, sk);
 	else if (op->op == BPF_SOCK_OPS_STATE_CB && op->args[1] == BPF_TCP_CLOSE)
 		forget(op, sk);
@@ -266,6 +268,10 @@ int egress(struct __sk_buff *skb)
 SEC("cgroup/connect_unix")
 int connect_unix(struct bpf_sock_addr *ctx)
 {
+	struct run *run = the_run();
+
+	if (!run || !run->fed)
+		return unreachable();
 	if (is_guarded_unix(ctx, GUARD_SET))
 		return forbidden(REFUSED);
 	return PROCEED;
@@ -326,12 +332,12 @@ SEC("cgroup/connect_unix")
 int others_unix(struct bpf_sock_addr *ctx)
 {
 	struct run *run = the_run();
+	bool inside;
 
 	if (!run || (__u32)bpf_get_current_uid_gid() != run->uid)
 		return PROCEED;
-	if (bpf_get_current_ancestor_cgroup_id(COMMAND_LEVEL) == run->command)
-		return PROCEED;
-	if (is_guarded_unix(ctx, GUARD_TARGET))
+	inside = bpf_get_current_ancestor_cgroup_id(COMMAND_LEVEL) == run->command;
+	if (is_guarded_unix(ctx, inside ? GUARD_SET : GUARD_TARGET))
 		return forbidden(OTHERS);
 	return PROCEED;
 }

@@ -63,16 +63,18 @@ func findRoot(mounted string) (string, error) {
 	return mounted, nil
 }
 
-// cgroupMount finds the first cgroup v2 mount in /proc/<pid>/mountinfo.
+// cgroupMount finds the first mount of a whole cgroup v2 hierarchy in
+// /proc/<pid>/mountinfo.
 //
 // Source: proc_pid_mountinfo(5): optional fields end at " - ", the type follows;
-// field 5 is the mount point, with space, tab, newline and backslash in octal.
+// field 4 is what is mounted, field 5 where, with space, tab, newline and
+// backslash in octal.
 func cgroupMount(mountinfo []byte) string {
 	lines := bufio.NewScanner(bytes.NewReader(mountinfo))
 	for lines.Scan() {
 		before, after, _ := strings.Cut(lines.Text(), " - ")
 		fields := strings.Fields(before)
-		if strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 {
+		if strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 && fields[3] == "/" {
 			return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[4])
 		}
 	}

@@ -37,10 +37,19 @@
 //   - A connection that a process outside opened and hands over, or copies
 //     bytes for. Where the uid is the command's, the root programs refuse it
 //     the Targets.
+//   - Another process that the user makes run under a further uid of his
+//     (subordinate ids: rootless containers on the host's network).
 //   - A unix socket reached under another name: connect_unix sees the path
 //     that the caller wrote, not the socket it leads to, so a symbolic link,
 //     hard link or bind mount called otherwise passes. Only a security module
 //     hook sees both ends, and these are not everywhere.
+//
+// # What the command can see
+//
+//   - getsockname tells a loopback address.
+//   - All guarded connections end at one address: there can be as many at a time
+//     as the machine has local ports, some 28,000, and two from one local port
+//     cannot be.
 //   - Multipath TCP shows the listener's address to getpeername: the kernel
 //     asks the outer socket, the record lies with the subflow.
 package redirect

@@ -106,6 +106,7 @@ func TestCgroupMount(t *testing.T) {
 		{"hybrid", v1 + v2, "/sys/fs/cgroup/uni fied"},
 		{"v1", v1, ""},
 		{"another type", fake, ""},
+		{"a part comes first", strings.Replace(v2, " / ", " /part ", 1) + v2, "/sys/fs/cgroup/uni fied"},
 		{"cut", "30 1 - cgroup2", ""},
 	} {
 		if got := cgroupMount([]byte(row.mounts)); got != row.want {
