@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -366,7 +367,8 @@ func fillUp(t *testing.T, l *Log) (open []string) {
 	t.Helper()
 	for range 5000 {
 		r := benchRecord("request")
-		r.Request.Text = strings.Repeat("x", 16<<10)
+		r.Request.Text = strings.Repeat("x", 8<<10)
+		r.Request.Relations = slices.Repeat([]string{strings.Repeat("y", 63)}, 200)
 		_, err := l.Append(r)
 		if err == nil {
 			open = append(open, r.ID)

@@ -124,6 +124,29 @@ func TestNextLogAnswersWhatAClosedLogLeftOpen(t *testing.T) {
 	}
 }
 
+func TestNextLogCutsARecordOffWhoseValuesThePowerCutTook(t *testing.T) {
+	f := newFixture(t)
+	l := open(t, f)
+	begun(t, l)
+	l.commit()
+	l.sign()
+	begun(t, l)
+	begun(t, l)
+	if err := l.folder.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody waited for the last two: what fdatasync has not returned for may be
+	// on the disk in part. A value of the first of them is not.
+	changeLines(t, l.dir, firstValues, func(lines [][]byte) [][]byte { return slices.Delete(lines, 2, 3) })
+	got := ofKind(read(t, f.write(t, func(*Log) {})), KindPrevious)[0].Previous
+	if got.Size != 3 || got.Repair == nil || got.Repair.Lines != 2 {
+		t.Errorf("got %d records and repair %+v, want 3, and 2 lines cut off", got.Size, got.Repair)
+	}
+	if got := f.verify(t); len(got.Problems)+len(got.Warnings) > 0 {
+		t.Errorf("got %+v, %+v after the repair, want nothing wrong", got.Problems, got.Warnings)
+	}
+}
+
 func TestUnusedRoomIsNoTornLine(t *testing.T) {
 	f := newFixture(t)
 	l := open(t, f)
