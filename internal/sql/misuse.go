@@ -40,14 +40,18 @@ const (
 // Misuse finds the first use of a sensitive column that is not a plain output
 // column. It answers nil where there is none.
 //
-// Shape: sensitive gives the names of a relation's sensitive columns; schema is "" where the
-// text has none. It is asked once for each relation.
+// Shape: sensitive gives the names of a relation's sensitive columns, and with "()" behind it
+// the name of each function that takes a row and is not built in; schema is "" where the text has none.
+// It is asked once for each relation.
 //
 // Every column reference of the tree is taken for a use of the sensitive column whose name it
 // has. It passes only where it is shown to be another relation's, or to stand alone in
 // the output list of the statement, of a query in FROM or of a WITH query, whose own outputs are
 // then looked at in turn. What is overlooked is refused.
 func (s *Statement) Misuse(sensitive func(schema, name string) []string) *Misuse {
+	if s.tree == nil {
+		return &Misuse{Use: useUndecided}
+	}
 	j := newJudge(s, sensitive)
 	if len(j.relations) == 0 {
 		return nil
@@ -57,6 +61,9 @@ func (s *Statement) Misuse(sensitive func(schema, name string) []string) *Misuse
 		j.refuse("", useUndecided)
 	}
 	j.visit(top, nil, plain)
+	if len(j.seen) != j.references {
+		j.refuse("", useUndecided)
+	}
 	return j.misuse
 }
 
@@ -87,8 +94,12 @@ type judge struct {
 	order     []relationName                   // of relations, as in the statement
 	tainted   map[string]bool                  // names under which a sensitive column may be known
 	withs     map[string]bool                  // WITH queries that read a sensitive relation
+	functions map[string]bool                  // of one argument, which may be a row
 	touching  map[protoreflect.ProtoMessage]bool
-	misuse    *Misuse
+
+	references int                    // to columns, in all of the tree
+	seen       map[*pg.ColumnRef]bool // those that were judged: all, or nothing is known
+	misuse     *Misuse
 }
 
 // refuse keeps the first misuse.
@@ -123,9 +134,7 @@ func (j *judge) visit(m protoreflect.Message, s *scope, use string) {
 	case *pg.DeleteStmt:
 		j.delete(n, s, use)
 	case *pg.MergeStmt:
-		if j.touches(n) {
-			j.refuse("", useMerge)
-		}
+		j.merge(n, s)
 	case *pg.CopyStmt:
 		if n.Relation != nil && j.touches(n.Relation) {
 			j.refuse("", useCopy)
@@ -201,6 +210,7 @@ func aggregate(n *pg.FuncCall) bool {
 
 // column judges one reference to a column or row.
 func (j *judge) column(n *pg.ColumnRef, s *scope, use string) {
+	j.seen[n] = true
 	name, tainted, row := j.taint(n, s)
 	switch {
 	case !tainted:

@@ -14,7 +14,7 @@ func sensitive(schema, name string) []string {
 	case "customers":
 		return []string{"email", "ssn"}
 	case "staff":
-		return []string{"salary", "Email"}
+		return []string{"salary", "Email", "contact()"}
 	}
 	return nil
 }
@@ -23,6 +23,8 @@ func sensitive(schema, name string) []string {
 // that the masks of the result's columns cover them.
 var plainUses = []string{
 	"select email from customers",
+	"select contact, o.contact from orders o",
+	"select c.contact from customers c",
 	"select c.email, c.id from customers c",
 	"select public.customers.email from public.customers",
 	"select email as contact from customers",
@@ -96,6 +98,7 @@ var plainUses = []string{
 	"select 1",
 	"select lower(email) from orders",
 	"values (1), (2)",
+	"with m as (merge into orders using items on orders.id = items.id when matched then update set total = items.total returning *) select email from customers",
 	"merge into orders using items on orders.id = items.id when matched then do nothing",
 }
 
@@ -201,6 +204,8 @@ var misuses = []struct{ statement, column, use string }{
 	{"select customers.to_jsonb from customers", "", useRow},
 	{"select s.quote_literal from (select email from customers) s", "", useRow},
 	{"select 1 from customers c, to_json(c) j", "", useRow},
+	{"select s.contact from staff s", "", useRow},
+	{"select x.contact from (select id from staff) x", "", useRow},
 	{"update customers c set name = (c).email where id = 1", "", useRow},
 
 	{"select email from customers union select 'x'", "email", useSet},

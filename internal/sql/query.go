@@ -187,3 +187,16 @@ func (j *judge) delete(n *pg.DeleteStmt, outer *scope, use string) {
 	j.node(n.WhereClause, s, usePredicate)
 	j.targets(n.ReturningList, s, use)
 }
+
+// merge refuses a MERGE of or from a sensitive relation, whose matches tell of its values.
+func (j *judge) merge(n *pg.MergeStmt, outer *scope) {
+	if j.touches(n) {
+		j.refuse("", useMerge)
+	}
+	j.with(n.WithClause, outer)
+	s := j.target(n.Relation, outer)
+	j.from(n.SourceRelation, s)
+	j.node(n.JoinCondition, s, useMerge)
+	j.nodes(n.MergeWhenClauses, s, useMerge)
+	j.nodes(n.ReturningList, s, useMerge)
+}

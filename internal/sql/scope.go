@@ -92,7 +92,7 @@ func (j *judge) taint(n *pg.ColumnRef, s *scope) (name string, tainted, row bool
 		return name, j.tainted[name], false
 	}
 	for _, i := range found {
-		if i.touches && rowFunctions[name] {
+		if i.touches && (rowFunctions[name] || j.functions[name]) {
 			return name, true, true
 		}
 		tainted = tainted || i.taints(name, j.tainted)

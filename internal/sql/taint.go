@@ -1,6 +1,8 @@
 package sql
 
 import (
+	"strings"
+
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -12,7 +14,9 @@ func newJudge(s *Statement, sensitive func(schema, name string) []string) *judge
 		relations: make(map[relationName]map[string]bool),
 		tainted:   make(map[string]bool),
 		withs:     make(map[string]bool),
+		functions: make(map[string]bool),
 		touching:  make(map[protoreflect.ProtoMessage]bool),
+		seen:      make(map[*pg.ColumnRef]bool),
 	}
 	for _, r := range s.Relations {
 		columns := sensitive(r.Schema, r.Name)
@@ -23,6 +27,10 @@ func newJudge(s *Statement, sensitive func(schema, name string) []string) *judge
 		j.order = append(j.order, name)
 		j.relations[name] = make(map[string]bool)
 		for _, column := range columns {
+			if function, is := strings.CutSuffix(column, "()"); is {
+				j.functions[function] = true
+				continue
+			}
 			j.relations[name][column] = true
 		}
 	}
@@ -111,10 +119,13 @@ func follow(name string, edges map[string][]string, reached map[string]bool) {
 	}
 }
 
-// mark notes which parts of the tree read a sensitive relation, at once for all.
+// mark notes which parts of the tree read a sensitive relation, and counts the references to columns.
 func (j *judge) mark(m protoreflect.Message) bool {
 	touches := false
-	if n, ok := m.Interface().(*pg.RangeVar); ok {
+	switch n := m.Interface().(type) {
+	case *pg.ColumnRef:
+		j.references++
+	case *pg.RangeVar:
 		touches = j.relations[relationName{n.Schemaname, n.Relname}] != nil || n.Schemaname == "" && j.withs[n.Relname]
 	}
 	for child := range children(m) {
