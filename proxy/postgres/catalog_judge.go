@@ -135,20 +135,18 @@ func objectToCode(st *sql.Statement) *objection {
 	return nil
 }
 
-// objectToDefinition lets DDL through only for relations that have no sensitive
-// column, so that none is renamed, moved or taken from its parent out of the
-// policy's sight, and no function or trigger is made that reads one unseen.
+// objectToDefinition lets DDL through only where it makes or changes relations and
+// names none that has a sensitive column. No such column can then be renamed, moved,
+// or get another parent or view, out of sight of the policy or, until the transaction
+// ends, of the catalog; and no function or trigger is made that reads one unseen.
 func (s *snapshot) objectToDefinition(st *sql.Statement) *objection {
 	const way = "change such definitions with a login of your own, not through Postern"
 	named := false
 	for _, r := range st.Relations {
-		if !r.Write {
-			continue
-		}
 		if columns := s.sensitive(r.Schema, r.Name); len(columns) > 0 {
-			return &objection{Relation: r.Name, Column: columns[0], Use: "a change of its table's definition", Way: way}
+			return &objection{Relation: r.Name, Column: columns[0], Use: "a definition", Way: way}
 		}
-		named = true
+		named = named || r.Write
 	}
 	if !named {
 		return &objection{Use: "in a database with sensitive columns only tables, views, indexes and sequences can be defined", Way: way}

@@ -30,6 +30,7 @@ func (f *facts) epochQuery() catalogQuery {
     SELECT xmin FROM pg_inherits UNION ALL
     SELECT xmin FROM pg_rewrite UNION ALL
     SELECT xmin FROM pg_namespace UNION ALL
+    SELECT xmin FROM pg_proc UNION ALL
     SELECT xmin FROM pg_type) AS versions`,
 		1, func(r *catalogRow) { f.epoch = r.text(0) },
 	}
@@ -88,6 +89,12 @@ WHERE a.attgenerated <> '' AND d.refobjsubid > 0 AND d.refobjsubid <> a.attnum`,
 		// The body of a view names a built-in by OID.
 		{`SELECT oid, proname FROM pg_proc WHERE oid < 16384`, 2, func(r *catalogRow) {
 			f.builtins[r.oid(0)] = r.text(1)
+		}},
+
+		// u.full_name is full_name(u), where users has no such column.
+		{`SELECT proname, proargtypes[0] FROM pg_proc
+WHERE oid >= 16384 AND pronargs > 0 AND pronargs - pronargdefaults <= 1`, 2, func(r *catalogRow) {
+			f.onRows = append(f.onRows, rowFunction{r.text(0), r.oid(1)})
 		}},
 	}
 }

@@ -26,6 +26,7 @@ type facts struct {
 	reads     map[uint32][]columnID // by relation with a rule
 	generated []generatedColumn
 	builtins  map[uint32]string // functions that initdb created
+	onRows    []rowFunction
 }
 
 // relation is what pg_class and pg_attribute say of a table, view, sequence, TOAST table or composite type.
@@ -69,6 +70,12 @@ type rewriteRule struct {
 type generatedColumn struct {
 	table          uint32
 	number, source uint16
+}
+
+// rowFunction is a function that can be called as if it were a column of a row.
+type rowFunction struct {
+	name     string
+	argument uint32 // the type that it takes
 }
 
 // readEpoch asks whether anything changed.

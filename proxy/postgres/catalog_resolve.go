@@ -1,8 +1,6 @@
 package postgres
 
 import (
-	"slices"
-
 	"postern.dev/postern/internal/mask"
 	"postern.dev/postern/internal/policy"
 )
@@ -101,12 +99,11 @@ func (r *resolver) system() {
 			r.deriveAll(on) // long values, in pieces
 			continue
 		}
-		harmless, ok := systemCopies(on.schema, on.name)
-		if !ok {
+		if on.schema != "pg_catalog" {
 			continue
 		}
 		for _, c := range on.columns {
-			if !slices.Contains(harmless, c.name) {
+			if holdsCopies(on.name, c.name) {
 				r.derive(on, c)
 			}
 		}

@@ -21,7 +21,7 @@ type shown struct {
 	schema, name string
 	width        uint16 // highest attribute number
 	marks        map[uint16]mark
-	sensitive    []string // names of the marked columns
+	sensitive    []string // names of the marked columns, and of functions as snapshot.sensitive says
 }
 
 func (r *resolver) snapshot() *snapshot {
@@ -31,6 +31,7 @@ func (r *resolver) snapshot() *snapshot {
 		names:     make(map[string][]*shown, len(r.relations)),
 		carriers:  r.carriers,
 	}
+	functions := r.rowFunctions()
 	for oid, on := range r.relations {
 		if on.kind == 'c' {
 			continue // a type: no statement reads it
@@ -44,6 +45,7 @@ func (r *resolver) snapshot() *snapshot {
 					shown.sensitive = append(shown.sensitive, c.name)
 				}
 			}
+			shown.sensitive = append(shown.sensitive, functions...)
 		}
 		s.relations[oid] = shown
 		s.names[on.name] = append(s.names[on.name], shown)
@@ -51,10 +53,32 @@ func (r *resolver) snapshot() *snapshot {
 	return s
 }
 
+// rowFunctions lists the functions that take a row with a sensitive column, or any value at all.
+//
+// Source: PostgreSQL, src/include/catalog/pg_type.dat: record, any, anyelement,
+// anynonarray, anycompatible and anycompatiblenonarray.
+func (r *resolver) rowFunctions() []string {
+	var names []string
+	for _, f := range r.onRows {
+		switch f.argument {
+		case 2249, 2276, 2283, 2776, 5077, 5079:
+		default:
+			if !r.carriers[f.argument] {
+				continue
+			}
+		}
+		names = append(names, f.name+"()")
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // clear tells that the database has no sensitive column: nothing is masked or refused for one.
 func (s *snapshot) clear() bool { return s.relations == nil }
 
-// sensitive gives the names of a relation's sensitive columns.
+// sensitive gives the names of a relation's sensitive columns, and with "()" behind
+// it that of each function of the database which can be called as if it were a column
+// of the relation's rows: u.full_name is full_name(u).
 //
 // Shape: names as the parser folds them; schema is "" where the text gives none,
 // and then every relation of that name counts: search_path is the server's business.

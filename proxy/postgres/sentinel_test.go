@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -28,18 +29,20 @@ const declaredColumns = `"public.users.email", "*.ssn", "public.users.salary", "
 // The policy allows everything and the login is the superuser's: what is refused is
 // refused for the sensitive columns alone.
 func TestNoSentinelReachesTheClient(t *testing.T) {
-	server := testenv.StartPostgres(t)
-	names := createSentinels(t, server)
-	neighbour(t, server)
+	// Two databases of the same content, so that what one half of an attempt does is
+	// not there for the other.
+	direct, guardedDB := startServer(t), startServer(t)
+	openNames, names := createSentinels(t, direct), createSentinels(t, guardedDB)
+	neighbour(t, direct)
 	needles := needles()
-	for i := 0; i+8 <= len(server.Password); i++ {
-		needles[server.Password[i:i+8]] = "the server's password"
+	for i := 0; i+8 <= len(direct.Password); i++ {
+		needles[direct.Password[i:i+8]] = "the server's password"
 	}
 	login := filepath.Join(t.TempDir(), "superuser.yaml")
-	if err := os.WriteFile(login, fmt.Appendf(nil, "{username: %s, password: %s}", testenv.Superuser, server.Password), 0o600); err != nil {
+	if err := os.WriteFile(login, fmt.Appendf(nil, "{username: %s, password: %s}", testenv.Superuser, direct.Password), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g := guard(t, &testDatabase{Postgres: server, database: "guarded"}, `sensitive:
+	g := guard(t, guardedDB, `sensitive:
     - {columns: [`+declaredColumns+`], mask: redact}
     - {columns: ["public.users.meta"], mask: "null"}
   credential: {file: `+login+`}`, "", allowAll, "{name: unread, allow: [UNKNOWN]}")
@@ -47,12 +50,12 @@ func TestNoSentinelReachesTheClient(t *testing.T) {
 	fates := map[fate]int{}
 	for _, a := range attempts() {
 		t.Run(a.name, func(t *testing.T) {
-			open := dialWire(t, server.URL("direct")+"&application_name=open", names("direct"))
+			open := dialWire(t, direct.URL(direct.database), openNames)
 			said := a.run(open)
 			if _, _, found := leak(needles, open.tap.received.Bytes()); !found {
 				t.Errorf("got no sentinel without Postern, want one: %+v", said)
 			}
-			client := dialWire(t, g.url("sslmode=disable"), names("guarded"))
+			client := dialWire(t, g.url("sslmode=disable"), names)
 			got := a.run(client)
 			if part, value, found := leak(needles, client.tap.received.Bytes()); found {
 				t.Errorf("got %q, a part of %q, want nothing of it\n%+v", part, value, got)
@@ -108,44 +111,35 @@ func reasonOf(t *testing.T, trail *trail, got answers) string {
 	return got.errors[0]
 }
 
-// createSentinels makes two databases of the same content, so that what one half
-// of an attempt does is not there for the other. It returns what stands for the
-// database's own names in the attempts.
-func createSentinels(t *testing.T, server *testenv.Postgres) func(database string) *strings.Replacer {
+// createSentinels fills a database, and returns what stands for its own names in the attempts.
+func createSentinels(t *testing.T, db *testDatabase) *strings.Replacer {
 	t.Helper()
 	text, err := os.ReadFile("testdata/sentinel/schema.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	toast := map[string]string{}
-	names := func(database string) *strings.Replacer {
-		return strings.NewReplacer("%PORT%", fmt.Sprint(server.Port), "%PASSWORD%", server.Password, "%DATABASE%", database, "%TOAST%", toast[database])
-	}
-	for _, database := range []string{"direct", "guarded"} {
-		server.MustExec(t, "postgres", "CREATE DATABASE "+database)
-		server.MustExec(t, database, names(database).Replace(string(text)))
-		conn, err := pgconn.Connect(t.Context(), server.URL(database))
-		if err != nil {
-			t.Fatal(err)
-		}
-		answer, err := conn.Exec(t.Context(), "SELECT reltoastrelid::regclass FROM pg_class WHERE oid = 'users'::regclass").ReadAll()
-		if err != nil {
-			t.Fatal(err)
-		}
-		toast[database] = string(answer[0].Rows[0][0])
-		conn.Close(t.Context())
-	}
-	return names
-}
-
-// neighbour is a session of somebody else, whose statement has a sentinel in it.
-func neighbour(t *testing.T, server *testenv.Postgres) {
-	t.Helper()
-	conn, err := pgconn.Connect(t.Context(), server.URL("guarded")+"")
+	names := []string{"%PORT%", fmt.Sprint(db.Port), "%PASSWORD%", db.Password, "%DATABASE%", db.database}
+	db.exec(t, strings.NewReplacer(names...).Replace(string(text)))
+	conn, err := pgconn.Connect(t.Context(), db.URL(db.database))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close(t.Context()) })
+	defer conn.Close(t.Context())
+	answer, err := conn.Exec(t.Context(), "SELECT reltoastrelid::regclass FROM pg_class WHERE oid = 'users'::regclass").ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.NewReplacer(append(names, "%TOAST%", string(answer[0].Rows[0][0]))...)
+}
+
+// neighbour is a session of somebody else, whose statement has a sentinel in it.
+func neighbour(t *testing.T, db *testDatabase) {
+	t.Helper()
+	conn, err := pgconn.Connect(t.Context(), db.URL(db.database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
 	if _, err := conn.Exec(t.Context(), "SELECT 'Zqvx0817Wkjyp1@bqzwmx.test'").ReadAll(); err != nil {
 		t.Fatal(err)
 	}

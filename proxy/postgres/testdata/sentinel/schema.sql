@@ -52,6 +52,7 @@ INSERT INTO archive SELECT id, users FROM users;
 CREATE DOMAIN secret AS text;
 CREATE TABLE domained (id int, ssn secret);
 INSERT INTO domained VALUES (1, '9K7-W4-3V88');
+ALTER TABLE domained ADD COLUMN more secret DEFAULT 'Zqvx0817Wkjyp6@bqzwmx.test';
 CREATE SCHEMA hidden;
 CREATE TABLE hidden.people (id int, email text);
 INSERT INTO hidden.people VALUES (1, 'Zqvx0817Wkjyp7@bqzwmx.test');
@@ -64,6 +65,7 @@ CREATE FUNCTION peek_cursor() RETURNS refcursor LANGUAGE plpgsql AS $$
 DECLARE c refcursor := 'open_cursor';
 BEGIN OPEN c FOR SELECT email, lower(email) FROM users; RETURN c; END $$;
 CREATE FUNCTION peek_notice(t text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$ BEGIN RAISE NOTICE '%', t; RETURN true; END $$;
+CREATE FUNCTION full_contact(users) RETURNS text LANGUAGE sql AS 'SELECT $1.email || $1.ssn';
 CREATE PROCEDURE tell() LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE '%', peek(); END $$;
 CREATE VIEW peeked AS SELECT id, peek() AS p FROM notes;
 CREATE OPERATOR ### (LEFTARG = text, RIGHTARG = text, FUNCTION = textcat);
@@ -74,6 +76,9 @@ CREATE FUNCTION speak() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     CASE NEW.how
     WHEN 'notice' THEN RAISE NOTICE 'address %', peek() USING DETAIL = peek(), HINT = peek();
     WHEN 'error' THEN RAISE EXCEPTION 'address %', peek() USING DETAIL = peek(), HINT = peek();
+    WHEN 'code' THEN RAISE EXCEPTION '%', peek() USING ERRCODE = 'undefined_table';
+    WHEN 'names' THEN RAISE EXCEPTION 'x' USING ERRCODE = 'check_violation', COLUMN = peek(), CONSTRAINT = peek(), DATATYPE = peek(), TABLE = peek(), SCHEMA = peek();
+    WHEN 'noticed names' THEN RAISE WARNING 'x' USING ERRCODE = 'check_violation', COLUMN = peek(), CONSTRAINT = peek(), DATATYPE = peek(), TABLE = peek(), SCHEMA = peek();
     WHEN 'notify' THEN PERFORM pg_notify('news', peek());
     WHEN 'setting' THEN PERFORM set_config('application_name', peek(), false);
     WHEN 'number' THEN PERFORM peek()::int;
