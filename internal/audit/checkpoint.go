@@ -65,7 +65,7 @@ func parseCheckpoint(b []byte) (checkpoint, error) {
 		return checkpoint{}, errCheckpoint
 	}
 	root, err := tlog.ParseHash(lines[2])
-	if err != nil {
+	if err != nil || root.String() != lines[2] { // base64 has several spellings
 		return checkpoint{}, errCheckpoint
 	}
 	return checkpoint{log: log, size: size, root: root, note: b}, nil
