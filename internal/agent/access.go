@@ -82,9 +82,9 @@ func way(path string) (places []place, final string, missing bool, err error) {
 	return places, current, false, nil
 }
 
-// mustNotRead refuses a file that the user can read or make readable, or whose
+// mustNotReach refuses a file to which the user has any access, or whose
 // content he can replace.
-func (a account) mustNotRead(path string) error {
+func (a account) mustNotReach(path string) error {
 	places, final, missing, err := way(path)
 	if err != nil || missing {
 		return errors.Join(err, a.mustNotReplace(path, places))
@@ -102,8 +102,8 @@ func (a account) mustNotRead(path string) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		private = "700"
 	}
-	if a.has(st, mayRead, hasACL(final)) || a.has(st, maySearch, hasACL(final)) {
-		return fmt.Errorf("%s can read %s; type: chown root:root %[2]s && chmod %[3]s %[2]s", a.name, final, private)
+	if a.has(st, mayRead|mayWrite|maySearch, hasACL(final)) {
+		return fmt.Errorf("%s has access to %s; type: chown root:root %[2]s && chmod %[3]s %[2]s", a.name, final, private)
 	}
 	return a.mustNotReplace(path, places)
 }
@@ -140,17 +140,17 @@ func (a account) mustNotReplace(path string, places []place) error {
 	return nil
 }
 
-// has tells whether the user has a right, or can give it to himself. With an
+// has tells whether the user has one of some rights, or can give it to himself. With an
 // access control list, the group bits are the most that any entry gives: they
 // count for him then, whoever the entries name.
 //
 // Source: acl(5), correspondence between ACL entries and file permission bits.
-func (a account) has(st unix.Stat_t, right uint32, acl bool) bool {
+func (a account) has(st unix.Stat_t, rights uint32, acl bool) bool {
 	if st.Uid == a.uid {
 		return true
 	}
 	group := acl || st.Gid == a.gid || slices.Contains(a.groups, st.Gid)
-	return st.Mode&right != 0 || group && st.Mode>>3&right != 0
+	return st.Mode&rights != 0 || group && st.Mode>>3&rights != 0
 }
 
 func hasACL(path string) bool {

@@ -59,6 +59,9 @@ func Run(ctx context.Context, o Options) (code int, err error) {
 	if err := checkMachine(); err != nil {
 		return 0, err
 	}
+	if o, err = o.absolute(); err != nil {
+		return 0, err
+	}
 	a := &agent{
 		o: o, id: strings.ToLower(rand.Text()[:12]), signals: catchSignals(), metrics: metrics.New(),
 		targets:  &targets{resolve: net.DefaultResolver.LookupNetIP, log: o.Log},

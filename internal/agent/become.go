@@ -86,5 +86,5 @@ func dropPrivileges(b Becoming) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	return nil
+	return forbidTyping()
 }

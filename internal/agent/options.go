@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -30,6 +31,26 @@ type Options struct {
 	Version        string
 	Stderr         io.Writer // for the line at the end
 	Log            logrus.FieldLogger
+}
+
+// absolute makes every path of o absolute.
+func (o Options) absolute() (Options, error) {
+	o.Policies = slices.Clone(o.Policies)
+	paths := []*string{&o.TokenFile, &o.LogDir, &o.OperatorKey, &o.CheckpointFile, &o.CAFile}
+	for i := range o.Policies {
+		paths = append(paths, &o.Policies[i])
+	}
+	for _, path := range paths {
+		if *path == "" {
+			continue
+		}
+		full, err := filepath.Abs(*path)
+		if err != nil {
+			return o, fmt.Errorf("find the current folder: %w", err)
+		}
+		*path = full
+	}
+	return o, nil
 }
 
 // oldest is the first kernel that has every hook and helper that a run needs.
@@ -89,7 +110,7 @@ func (o Options) checkFiles(user account, set *policy.Set) error {
 	}
 	var errs []error
 	for _, path := range secret {
-		errs = append(errs, user.mustNotRead(path))
+		errs = append(errs, user.mustNotReach(path))
 	}
 	for _, path := range decisive {
 		errs = append(errs, user.mustNotWrite(path))

@@ -14,7 +14,7 @@ type recorder struct {
 	trail   *audit.Log
 	metrics *metrics.Metrics
 
-	records, refused atomic.Uint64
+	refused atomic.Uint64
 }
 
 // Append is [proxy.Recorder]'s.
@@ -24,7 +24,6 @@ func (r *recorder) Append(record *audit.Record) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	r.records.Add(1)
 	r.metrics.AuditRecord(string(record.Kind))
 	if record.Kind == audit.KindRefusal || record.Decision != nil && record.Decision.Action == "deny" {
 		r.refused.Add(1)

@@ -55,22 +55,22 @@ func (a *agent) ledger() {
 // summarize says in one line what the run left behind: its trail.
 func (a *agent) summarize() {
 	folder := filepath.Join(a.o.LogDir, a.trail.ID())
-	fmt.Fprintf(a.o.Stderr, "postern: %d records, %d refused; log %s; checkpoint %s\n",
-		a.recorder.records.Load(), a.recorder.refused.Load(), folder, lastCheckpoint(folder))
+	size, root := lastCheckpoint(folder)
+	fmt.Fprintf(a.o.Stderr, "postern: %s records, %d refused; log %s; checkpoint %s\n", size, a.recorder.refused.Load(), folder, root)
 }
 
 // lastCheckpoint is size and root of the last checkpoint in a log's folder.
 //
-// Source: C2SP tlog-checkpoint: origin, size, root, an empty line, signatures.
-func lastCheckpoint(folder string) string {
+// Source: C2SP tlog-checkpoint: origin, size, root, an empty line, signature.
+func lastCheckpoint(folder string) (size, root string) {
 	text, err := os.ReadFile(filepath.Join(folder, "checkpoints"))
 	if err != nil {
-		return "none"
+		return "no", "none"
 	}
 	lines := strings.Split(string(bytes.TrimRight(text, "\x00\n")), "\n")
-	const last = 4 // size, root, empty, signature
+	const last = 4 // size, root, empty line, signature
 	if len(lines) <= last {
-		return "none"
+		return "no", "none"
 	}
-	return lines[len(lines)-last] + " " + lines[len(lines)-last+1]
+	return lines[len(lines)-last], lines[len(lines)-last+1]
 }

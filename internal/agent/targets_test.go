@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/internal/redirect"
+)
+
+// names answers for a name server.
+type names struct {
+	answers map[string]string // addresses, with spaces between them
+	asked   int
+}
+
+func (n *names) resolve(_ context.Context, _, host string) ([]netip.Addr, error) {
+	n.asked++
+	var addrs []netip.Addr
+	for text := range strings.FieldsSeq(n.answers[host]) {
+		addrs = append(addrs, netip.MustParseAddr(text))
+	}
+	if len(addrs) == 0 {
+		return nil, errors.New("no such host")
+	}
+	return addrs, nil
+}
+
+const document = `---
+apiVersion: postern.dev/v1alpha1
+kind: Target
+metadata: {name: %s}
+spec:
+  protocol: postgres
+  hosts: [%s]
+  ports: [5432, 5433]
+  tls: {serverName: db.internal}
+  credential: {client: true}
+  %s
+`
+
+func newTargets(t *testing.T, n *names, documents ...string) *targets {
+	t.Helper()
+	set, err := policy.Parse("policy.yaml", []byte(strings.Join(documents, "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	all := &targets{resolve: n.resolve, log: log}
+	all.replace(t.Context(), set.Targets())
+	return all
+}
+
+func TestAddressLeadsToItsTargetAndHost(t *testing.T) {
+	n := &names{answers: map[string]string{"orders.internal": "10.0.0.5 2001:db8::5 ::ffff:10.0.0.6", "twin.internal": "10.3.0.1 10.3.0.2"}}
+	all := newTargets(t, n,
+		fmt.Sprintf(document, "orders", "orders.internal, 10.1.0.1", ""),
+		fmt.Sprintf(document, "range", "10.2.0.0/16, 10.3.0.1", ""),
+		fmt.Sprintf(document, "twin", "twin.internal", ""))
+	for _, row := range []struct{ dialled, target, host string }{
+		{"10.0.0.5:5432", "orders", "orders.internal"},
+		{"10.0.0.5:5433", "orders", "orders.internal"},
+		{"10.0.0.6:5432", "orders", "orders.internal"},
+		{"[2001:db8::5]:5432", "orders", "orders.internal"},
+		{"10.1.0.1:5432", "orders", "10.1.0.1"},
+		{"10.2.200.1:5432", "range", "10.2.200.1"},
+		{"10.0.0.5:5434", "", ""}, // another port
+		{"10.0.0.7:5432", "", ""}, // a stranger
+		{"10.3.0.1:5432", "", ""}, // of two Targets
+		{"10.3.0.2:5432", "twin", "twin.internal"},
+	} {
+		got, ok := all.Lookup(t.Context(), netip.MustParseAddrPort(row.dialled))
+		if ok != (row.target != "") {
+			t.Errorf("got %v for %s, want %v", ok, row.dialled, !ok)
+			continue
+		}
+		if ok && (got.Target.Name() != row.target || got.Host != row.host || got.Address.String() != row.dialled) {
+			t.Errorf("got %s, %s, %s for %s; want %s, %s, the same", got.Target.Name(), got.Host, got.Address, row.dialled, row.target, row.host)
+		}
+	}
+}
+
+func TestServerThatMovedIsFoundWithoutFloodingTheNameServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &names{answers: map[string]string{"orders.internal": "10.0.0.5"}}
+		all := newTargets(t, n, fmt.Sprintf(document, "orders", "orders.internal", ""))
+		n.answers["orders.internal"] = "10.0.0.9"
+		moved := netip.MustParseAddrPort("10.0.0.9:5432")
+		for range 100 {
+			if _, ok := all.Lookup(t.Context(), moved); ok {
+				t.Fatal("got the new address before a second has passed, want no question to the name server")
+			}
+		}
+		if n.asked != 1 {
+			t.Errorf("got %d questions, want 1", n.asked)
+		}
+		time.Sleep(resolveOnMiss)
+		if _, ok := all.Lookup(t.Context(), moved); !ok {
+			t.Error("got no Target for the new address after a second, want one")
+		}
+		n.answers = nil
+		time.Sleep(resolveInterval)
+		all.refresh(t.Context())
+		if _, ok := all.Lookup(t.Context(), moved); !ok {
+			t.Error("got no Target once the name server is away, want the address it gave last")
+		}
+	})
+}
+
+func TestGuardHoldsEveryAddressAClientMightUse(t *testing.T) {
+	n := &names{answers: map[string]string{"orders.internal": "10.0.0.5 2001:db8::5"}}
+	any4, any6 := netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")
+	own := func(text string, port uint16) redirect.Guard {
+		return redirect.Guard{Prefix: netip.MustParsePrefix(text), Port: port, Target: true}
+	}
+	for name, row := range map[string]struct {
+		more string
+		want []redirect.Guard
+	}{
+		"port means the protocol": {"", []redirect.Guard{
+			own("10.1.0.0/24", 5432), own("10.0.0.5/32", 5432), own("2001:db8::5/128", 5432), {Prefix: any4, Port: 5432}, {Prefix: any6, Port: 5432},
+			own("10.1.0.0/24", 5433), own("10.0.0.5/32", 5433), own("2001:db8::5/128", 5433), {Prefix: any4, Port: 5433}, {Prefix: any6, Port: 5433},
+		}},
+		"strangers pass": {"unknownHosts: pass", []redirect.Guard{
+			own("10.1.0.0/24", 5432), own("10.0.0.5/32", 5432), own("2001:db8::5/128", 5432),
+			own("10.1.0.0/24", 5433), own("10.0.0.5/32", 5433), own("2001:db8::5/128", 5433),
+		}},
+		"other ports are refused": {"unknownHosts: pass\n  otherPorts: refuse", []redirect.Guard{
+			own("10.1.0.0/24", 5432), own("10.0.0.5/32", 5432), own("2001:db8::5/128", 5432),
+			own("10.1.0.0/24", 5433), own("10.0.0.5/32", 5433), own("2001:db8::5/128", 5433),
+			{Prefix: netip.MustParsePrefix("10.1.0.0/24"), Refuse: true}, {Prefix: netip.MustParsePrefix("10.0.0.5/32"), Refuse: true},
+			{Prefix: netip.MustParsePrefix("2001:db8::5/128"), Refuse: true},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all := newTargets(t, n, fmt.Sprintf(document, "orders", "orders.internal, 10.1.0.0/24", "sockets: [/run/postgresql]\n  "+row.more))
+			got := all.guarded()
+			if !slices.Equal(got.Guards, row.want) {
+				t.Errorf("got %v, want %v", got.Guards, row.want)
+			}
+			if !slices.Equal(got.Sockets, []string{"/run/postgresql"}) {
+				t.Errorf("got sockets %v, want the Target's", got.Sockets)
+			}
+		})
+	}
+}
