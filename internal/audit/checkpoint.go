@@ -57,7 +57,7 @@ func parseCheckpoint(b []byte) (checkpoint, error) {
 	}
 	lines := strings.Split(string(b), "\n")
 	log, ok := strings.CutPrefix(lines[0], originPrefix)
-	if !ok {
+	if !ok || lines[3] != "" {
 		return checkpoint{}, errCheckpoint
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
