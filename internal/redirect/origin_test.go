@@ -166,6 +166,37 @@ func TestNoOriginForOthers(t *testing.T) {
 	})
 }
 
+// TestOtherServersTakeNoRecord: a connection to another server from the local port
+// of a connect under way leaves that one's record alone.
+func TestOtherServersTakeNoRecord(t *testing.T) {
+	w := newUnguardedWorld(t)
+	w.here.Sysctl(t, "core/somaxconn", "1")
+	w.guard(t, Options{})
+	if err := w.run.Set(postgresGuards()); err != nil {
+		t.Fatal(err)
+	}
+	err := w.here.Do(func() error {
+		l, err := listen("tcp4", loopback(0).Addr(), 8000) // in the agent's cgroup, as the listener is
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, _ := w.begin(t, w.workload(w.command, "flood", none)) // fills the backlog
+	next()
+	before := w.tuplesLeft(t)
+	next, _ = w.begin(t, w.workload(w.command, "same-port", none))
+	if got := next(); got != "connected" {
+		t.Fatalf("workload: got %q, want connected", got)
+	}
+	if got := w.tuplesLeft(t); got != before+1 {
+		t.Errorf("got %d tuples, want %d", got, before+1)
+	}
+}
+
 // relisten takes the listener's port, with the old listener closed.
 func (w *world) relisten(t *testing.T) net.Listener {
 	t.Helper()

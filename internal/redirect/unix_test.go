@@ -21,6 +21,9 @@ func TestUnixSocketsOfGuardedServers(t *testing.T) {
 	testenv.Need(t, has.unixConnect, "kernel with connect_unix (Linux 6.7)")
 	w := newUnguardedWorld(t)
 	w.guard(t, Options{})
+	if got := w.play(t, withArgument(w.workload(w.command, "unix", none), "/nowhere")); got != "refused" {
+		t.Errorf("before anything is fed: got %q, want refused", got)
+	}
 	guarded := postgresGuards()
 	guarded.Sockets = []string{"/run/other/db.sock", "@listed"}
 	if err := w.run.Set(guarded); err != nil {
@@ -66,6 +69,17 @@ func TestUnixSocketsOfGuardedServers(t *testing.T) {
 			}
 		})
 	}
+	t.Run("socket from outside", func(t *testing.T) {
+		taker := withArgument(w.workload(w.command, "take-unix", none), dir+"/.s.PGSQL.5432")
+		giver := w.workload(outside, "give-unix", none)
+		handOver(t, giver, taker)
+		if got := w.play(t, giver); got != "given" {
+			t.Fatalf("giver: got %q, want given", got)
+		}
+		if got := w.play(t, taker); got != "EPERM" {
+			t.Errorf("got %q, want EPERM", got)
+		}
+	})
 }
 
 // serveUnix listens in the workload's namespace, to which abstract names belong.

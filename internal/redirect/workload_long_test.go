@@ -75,6 +75,41 @@ func flood(setting) string {
 	return "ended"
 }
 
+// samePort has a connect under way and opens a connection to a server of its own
+// from the same local port.
+func samePort(setting) string {
+	var pending, own int
+	for _, step := range []func() error{
+		func() (err error) { pending, err = fromPort(41000, unix.SOCK_NONBLOCK); return err },
+		func() (err error) { own, err = fromPort(41000, 0); return err },
+		func() error {
+			if err := unix.Connect(pending, sockaddr(db4)); !errors.Is(err, unix.EINPROGRESS) {
+				return err
+			}
+			return nil
+		},
+		func() error { return unix.Connect(own, sockaddr(loopback(8000))) },
+	} {
+		if err := step(); err != nil {
+			return word(err)
+		}
+	}
+	fmt.Println("connected")
+	waitForEnd()
+	return "ended"
+}
+
+// fromPort makes a socket that shares a local port.
+func fromPort(port, flags int) (int, error) {
+	fd, err := socket(unix.AF_INET, unix.SOCK_STREAM|flags, 0)
+	if err != nil {
+		return -1, err
+	}
+	return fd, errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.Bind(fd, sockaddr(netip.AddrPortFrom(loopback(0).Addr(), uint16(port)))))
+}
+
 // Many connects over many destinations.
 const (
 	manyConnects = 80_000

@@ -396,9 +396,9 @@ func usernsWithSocket(setting) string {
 	return inUserns("connect-fd", syscall.CLONE_NEWUSER|syscall.CLONE_NEWNET, f)
 }
 
-// give makes a TCP socket, opens it if told to, and hands it over.
-func give(open bool) string {
-	fd, err := socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+// give makes a socket, opens it if told to, and hands it over.
+func give(family int, open bool) string {
+	fd, err := socket(family, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return word(err)
 	}
@@ -413,25 +413,41 @@ func give(open bool) string {
 	return "given"
 }
 
-// take takes a socket and uses it.
-func take(setting) string {
+// taken is the socket that give hands over.
+func taken() (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := unix.Recvmsg(passedFD, make([]byte, 1), oob, 0)
 	if err != nil {
-		return word(err)
+		return -1, err
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(messages) != 1 {
-		return fmt.Sprintf("%d messages: %v", len(messages), err)
+		return -1, fmt.Errorf("%d messages: %w", len(messages), err)
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil {
+		return -1, err
+	}
+	return fds[0], nil
+}
+
+func take(setting) string {
+	fd, err := taken()
+	if err != nil {
 		return word(err)
 	}
-	if err := unix.Connect(fds[0], sockaddr(db4)); err != nil && err != unix.EISCONN {
+	if err := unix.Connect(fd, sockaddr(db4)); err != nil && err != unix.EISCONN {
 		return word(err)
 	}
-	return verdict(fds[0], db4)
+	return verdict(fd, db4)
+}
+
+func takeUnix(s setting) string {
+	fd, err := taken()
+	if err != nil {
+		return word(err)
+	}
+	return connectUnix(fd, s.argument)
 }
 
 // moveOut tries to leave the guarded cgroup.
@@ -458,6 +474,10 @@ func dialUnix(path string) string {
 	if err != nil {
 		return word(err)
 	}
+	return connectUnix(fd, path)
+}
+
+func connectUnix(fd int, path string) string {
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		return word(err)
 	}
