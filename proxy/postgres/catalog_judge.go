@@ -74,9 +74,6 @@ func (c *catalog) plan(ctx context.Context, fields []field, formats []int16) (*p
 // object finds the first objection to any of the statements. unknown means that
 // it is about a relation which the snapshot does not have.
 func (s *snapshot) object(statements []*sql.Statement) (o *objection, unknown bool) {
-	if s.clear() {
-		return nil, false
-	}
 	for _, st := range statements {
 		if o, unknown = s.objectTo(st); o != nil {
 			return o, unknown
@@ -93,14 +90,17 @@ func (s *snapshot) object(statements []*sql.Statement) (o *objection, unknown bo
 
 // objectTo finds an objection to one statement.
 func (s *snapshot) objectTo(st *sql.Statement) (o *objection, unknown bool) {
-	if st.Unknown != "" {
-		return &objection{Use: "a statement that cannot be read: " + st.Unknown}, false
+	if s.clear() {
+		if st.Unknown != "" {
+			return nil, false
+		}
+		return s.objectToUse(st), false
 	}
 	if o := objectToCode(st); o != nil {
 		return o, false
 	}
-	if m := st.Misuse(s.sensitive); m != nil {
-		return &objection{Relation: m.Relation, Column: m.Column, Use: m.Use, Way: "select it as a plain column, which is masked"}, false
+	if o := s.objectToUse(st); o != nil {
+		return o, false
 	}
 	defines := slices.Contains(st.Words, sql.DDL)
 	if defines {
@@ -120,8 +120,20 @@ func (s *snapshot) objectTo(st *sql.Statement) (o *objection, unknown bool) {
 	return nil, false
 }
 
-// objectToCode objects to what runs code that can read any column.
+// objectToUse objects to what no mask of a result column covers.
+func (s *snapshot) objectToUse(st *sql.Statement) *objection {
+	m := st.Misuse(s.sensitive)
+	if m == nil {
+		return nil
+	}
+	return &objection{Relation: m.Relation, Column: m.Column, Use: m.Use, Way: "select it as a plain column, which is masked"}
+}
+
+// objectToCode objects to what may read any column unseen.
 func objectToCode(st *sql.Statement) *objection {
+	if st.Unknown != "" {
+		return &objection{Use: "a statement that cannot be read: " + st.Unknown}
+	}
 	for _, word := range st.Words {
 		if word == sql.Do || word == sql.Call {
 			return &objection{Use: word + " runs code that Postern does not read", Way: "send its statements one by one"}

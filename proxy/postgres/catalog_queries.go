@@ -42,7 +42,7 @@ func (f *facts) queries() []catalogQuery {
 	return []catalogQuery{
 		{`SELECT c.oid, n.nspname, c.relname, c.relkind, c.relnatts, c.reltype
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 't', 'c')`, 6, f.readRelation},
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 't', 'c', 'i', 'I')`, 6, f.readRelation},
 
 		{`SELECT a.attrelid, a.attnum, a.attname, a.atttypid
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid

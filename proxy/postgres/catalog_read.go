@@ -29,7 +29,7 @@ type facts struct {
 	onRows    []rowFunction
 }
 
-// relation is what pg_class and pg_attribute say of a table, view, sequence, TOAST table or composite type.
+// relation is what pg_class and pg_attribute say of a table, view, sequence, index, TOAST table or composite type.
 type relation struct {
 	oid     uint32
 	schema  string

@@ -35,10 +35,11 @@ type action struct {
 func (f *facts) resolve(sensitive *policy.Sensitive) *snapshot {
 	r := &resolver{facts: f, marks: map[columnID]mark{}, marked: map[uint32]bool{}, carriers: map[uint32]bool{}}
 	r.declared(sensitive)
-	if len(r.marks) == 0 {
-		return &snapshot{epoch: f.epoch}
-	}
+	bare := len(r.marks) == 0
 	r.system()
+	if bare {
+		return r.snapshot(bare)
+	}
 	for _, rule := range f.rules {
 		if on := f.relations[rule.relation]; on != nil {
 			a := action{on: on, isView: rule.isView}
@@ -53,7 +54,7 @@ func (f *facts) resolve(sensitive *policy.Sensitive) *snapshot {
 		r.spreadTypes()
 		r.spreadRules()
 	}
-	return r.snapshot()
+	return r.snapshot(bare)
 }
 
 // mark makes a column sensitive. The first mark of a column stays.
@@ -92,7 +93,7 @@ func (r *resolver) declared(sensitive *policy.Sensitive) {
 	}
 }
 
-// system marks what the server keeps copies of values in.
+// system marks what the server keeps copies of values in, also those of its other databases.
 func (r *resolver) system() {
 	for _, on := range r.relations {
 		if on.kind == 't' {

@@ -11,6 +11,7 @@ import (
 // snapshot is what is sensitive in a database, as it was at one moment. It does not change.
 type snapshot struct {
 	epoch     string
+	bare      bool // of columns that the Target declares
 	relations map[uint32]*shown
 	names     map[string][]*shown // in any schema
 	carriers  map[uint32]bool     // types whose values hold a sensitive column's
@@ -24,9 +25,10 @@ type shown struct {
 	sensitive    []string // names of the marked columns, and of functions as snapshot.sensitive says
 }
 
-func (r *resolver) snapshot() *snapshot {
+func (r *resolver) snapshot(bare bool) *snapshot {
 	s := &snapshot{
 		epoch:     r.epoch,
+		bare:      bare,
 		relations: make(map[uint32]*shown, len(r.relations)),
 		names:     make(map[string][]*shown, len(r.relations)),
 		carriers:  r.carriers,
@@ -73,8 +75,9 @@ func (r *resolver) rowFunctions() []string {
 	return slices.Compact(names)
 }
 
-// clear tells that the database has no sensitive column: nothing is masked or refused for one.
-func (s *snapshot) clear() bool { return s.relations == nil }
+// clear tells that the database has none of the sensitive columns. Masked is then
+// only what the server keeps of its other databases: pg_stat_activity.query and so on.
+func (s *snapshot) clear() bool { return s.bare }
 
 // sensitive gives the names of a relation's sensitive columns, and with "()" behind
 // it that of each function of the database which can be called as if it were a column

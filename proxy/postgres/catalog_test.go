@@ -202,6 +202,41 @@ func TestCatalogFollowsSensitiveColumns(t *testing.T) {
 	}
 }
 
+func TestCatalogOfAnotherDatabaseMasksWhatTheServerKeepsOfThisOne(t *testing.T) {
+	db := startServer(t)
+	db.exec(t, "CREATE TABLE plain (id int); CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+	c, _ := catalogOf(t, db, "public.users.email")
+	s := mustSnapshot(t, c)
+	if !s.clear() {
+		t.Error("got a sensitive column, want none")
+	}
+	if got := s.sensitive("", "pg_stat_activity"); !slices.Contains(got, "query") {
+		t.Errorf("got %q of pg_stat_activity, want query among them", got)
+	}
+	tests := []struct {
+		text string
+		want bool // an objection
+	}{
+		{"SELECT query, state FROM pg_stat_activity", false},
+		{"SELECT lower(query) FROM pg_stat_activity", true},
+		{"SELECT f() FROM plain", false},
+		{"SELECT 1 FROM made_in_this_transaction", false},
+		{"DO 'BEGIN END'", false},
+	}
+	for _, test := range tests {
+		script, err := parser(t).Parse(t.Context(), test.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, o, err := c.judge(t.Context(), script.Statements); err != nil || (o != nil) != test.want {
+			t.Errorf("%s: got %v, %v, want an objection: %v", test.text, o, err, test.want)
+		}
+	}
+	if p, err := c.plan(t.Context(), []field{{table: 99999, attribute: 1, typeOID: textOID}}, nil); p != nil || err != nil {
+		t.Errorf("got %v, %v for a relation that is not known, want no plan and no error", p, err)
+	}
+}
+
 func TestCatalogNoticesChanges(t *testing.T) {
 	db := startServer(t)
 	db.exec(t, `CREATE TABLE users (id int, email text, note text);

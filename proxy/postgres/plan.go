@@ -36,9 +36,6 @@ func (s *snapshot) plan(fields []field, formats []int16) (*plan, error) {
 	if len(formats) > 1 && len(formats) != len(fields) {
 		return nil, fmt.Errorf("%w: %d result formats for %d columns", errMalformed, len(formats), len(fields))
 	}
-	if s.clear() {
-		return nil, nil
-	}
 	var p *plan
 	for i, f := range fields {
 		m, masked, err := s.judge(f)
@@ -79,7 +76,10 @@ func (s *snapshot) judge(f field) (m mark, masked bool, err error) {
 		return mark{}, false, nil // computed of columns that are not sensitive, or the statement was refused
 	}
 	on := s.relations[f.table]
-	if on == nil || int16(f.attribute) > int16(on.width) {
+	if on == nil && s.clear() {
+		return mark{}, false, nil
+	}
+	if on == nil || !s.clear() && int16(f.attribute) > int16(on.width) {
 		return mark{}, false, errUnknownRelation
 	}
 	if m, ok := on.marks[f.attribute]; ok {

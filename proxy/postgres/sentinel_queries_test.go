@@ -56,6 +56,8 @@ func plainColumns() []attempt {
 		{"INSERT RETURNING", masked, simple("INSERT INTO users (id, name, email) VALUES (50, 'x', 'Zqvx0817Wkjyp'), (51, 'y', 'Zqvx0817Wkjyp') RETURNING id, email")},
 		{"UPDATE RETURNING", masked, simple("UPDATE users SET note = 'x' WHERE id = 1 RETURNING *")},
 		{"DELETE RETURNING", masked, simple("BEGIN", "DELETE FROM users WHERE id = 3 RETURNING email", "ROLLBACK")},
+		{"RETURNING of a view", masked, simple("UPDATE contacts SET id = id WHERE id = 1 RETURNING contact")},
+		{"name that is cut", masked, simple("SELECT ssn FROM a_table_with_a_name_of_exactly_as_many_bytes_as_postgresql_keeps_of_it")},
 		{"search_path", masked, simple("SET search_path = hidden", "SELECT email FROM people")},
 		{"temporary copy of the name", masked, simple("CREATE TEMP TABLE others (id int)", "SELECT email FROM hidden.people")},
 	}
@@ -157,6 +159,7 @@ func expressions() []attempt {
 	return []attempt{
 		{"function", denied, simple("SELECT lower(email) FROM users")},
 		{"concatenation", denied, simple("SELECT email || '' FROM users")},
+		{"name that is cut, in an expression", denied, simple("SELECT upper(ssn) FROM a_table_with_a_name_of_exactly_as_many_bytes_as_postgresql_keeps_of_it")},
 		{"cast", denied, simple("SELECT email::varchar(50) FROM users")},
 		{"cast of a number", denied, simple("SELECT salary::bigint FROM users")},
 		{"arithmetic", denied, simple("SELECT salary + 0 FROM users")},
@@ -237,6 +240,8 @@ func combinations() []attempt {
 		{"grouping", denied, simple("SELECT email, count(*) FROM users GROUP BY ROLLUP (email)")},
 		{"DISTINCT", masked, simple("SELECT DISTINCT email FROM users")},
 		{"ordinal", denied, simple("SELECT email FROM users ORDER BY 1 LIMIT 1")},
+		{"CTE of the table's name", denied, simple("WITH users AS (SELECT upper(email) AS e FROM users) SELECT e FROM users")},
+		{"expression over a CTE of the table's name", denied, simple("WITH users AS (SELECT email AS e FROM users) SELECT upper(e) FROM users")},
 		{"shadowed by a CTE's name", masked, simple("WITH notes AS (SELECT id, email AS t FROM users) SELECT t FROM notes")},
 		{"CTE that an inner one shadows", denied, simple("WITH t AS (SELECT 1 AS x) SELECT (WITH t AS (SELECT email FROM users) SELECT max(email) FROM t) FROM t")},
 	}

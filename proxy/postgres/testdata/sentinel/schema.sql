@@ -59,6 +59,9 @@ INSERT INTO hidden.people VALUES (1, 'Zqvx0817Wkjyp7@bqzwmx.test');
 CREATE TABLE "Odd ""Name""" (id int, "E-Mail" text);
 INSERT INTO "Odd ""Name""" VALUES (1, 'Zqvx0817Wkjyp8@bqzwmx.test');
 
+CREATE TABLE a_table_with_a_name_of_exactly_as_many_bytes_as_postgresql_keep (id int, ssn text);
+INSERT INTO a_table_with_a_name_of_exactly_as_many_bytes_as_postgresql_keep VALUES (1, '9K7-W4-3V8x');
+
 CREATE FUNCTION peek() RETURNS text LANGUAGE sql AS 'SELECT email FROM users WHERE id = 1';
 CREATE FUNCTION peek_all() RETURNS SETOF users LANGUAGE sql AS 'SELECT * FROM users';
 CREATE FUNCTION peek_cursor() RETURNS refcursor LANGUAGE plpgsql AS $$
