@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,19 +22,19 @@ func TestRunRefusesWhatItsUserCouldUndo(t *testing.T) {
 		"credential is readable": {func(w *world) (string, error) {
 			path := filepath.Join(w.dir, "login.yaml")
 			return path, os.Chmod(path, 0o644)
-		}, "nobody can read %s; type: chown root:root %s && chmod 600 %s"},
+		}, "nobody has access to %s; type: chown root:root %s && chmod 600 %s"},
 		"credential is the user's": {func(w *world) (string, error) {
 			path := filepath.Join(w.dir, "login.yaml")
 			return path, os.Chown(path, guestID, guestID)
-		}, "nobody can read %s; type: chown root:root %s && chmod 600 %s"},
+		}, "nobody has access to %s; type: chown root:root %s && chmod 600 %s"},
 		"operator's key is readable": {func(w *world) (string, error) {
 			path := filepath.Join(w.dir, "operator")
 			return path, os.WriteFile(path, nil, 0o644)
-		}, "nobody can read %s; type: chown root:root %s && chmod 600 %s"},
+		}, "nobody has access to %s; type: chown root:root %s && chmod 600 %s"},
 		"trail is readable": {func(w *world) (string, error) {
 			path := filepath.Join(w.dir, "log")
 			return path, os.Mkdir(path, 0o755)
-		}, "nobody can read %s; type: chown root:root %s && chmod 700 %s"},
+		}, "nobody has access to %s; type: chown root:root %s && chmod 700 %s"},
 		"policy is writable": {func(w *world) (string, error) {
 			return w.policy, os.Chmod(w.policy, 0o666)
 		}, "nobody can write %s; type: chown root:root %s && chmod go-w %s"},
@@ -48,6 +49,12 @@ func TestRunRefusesWhatItsUserCouldUndo(t *testing.T) {
 			link := filepath.Join(folder, "policy.yaml")
 			w.flags[2] = link
 			return folder, errors.Join(os.Mkdir(folder, 0o755), os.Symlink(w.policy, link), os.Chown(folder, guestID, 0))
+		}, "%s is not root's alone; type: chown root:root %s && chmod go-w %s"},
+		"program is in the user's folder": {func(w *world) (string, error) {
+			folder := filepath.Join(w.dir, "bin")
+			text, err := os.ReadFile(w.program)
+			w.program = filepath.Join(folder, postern)
+			return folder, errors.Join(err, os.Mkdir(folder, 0o755), os.WriteFile(w.program, text, 0o755), os.Chown(folder, guestID, 0))
 		}, "%s is not root's alone; type: chown root:root %s && chmod go-w %s"},
 		"trail can be made by the user first": {func(w *world) (string, error) {
 			folder := filepath.Join(w.dir, "sticky")
@@ -76,6 +83,7 @@ func TestRunRefusesWhatItsUserCouldUndo(t *testing.T) {
 
 func TestRunSaysWhatToType(t *testing.T) {
 	w := newWorld(t, "linux:"+guest)
+	flags := w.flags
 	user := func(words ...string) func() {
 		return func() {
 			w.flags = append([]string{"run", "-f", w.policy, "--log-dir", filepath.Join(w.dir, "log"), "--operator-key", filepath.Join(w.dir, "operator")}, words...)
@@ -92,6 +100,7 @@ func TestRunSaysWhatToType(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("SUDO_UID", "")
+			w.flags = slices.Clone(flags)
 			row.change()
 			if r := w.run(t, "true"); r.code != runFailed || !strings.Contains(r.stderr, row.want) {
 				t.Errorf("got exit code %d and %q, want %d and %q", r.code, r.stderr, runFailed, row.want)
@@ -102,7 +111,7 @@ func TestRunSaysWhatToType(t *testing.T) {
 
 func TestRunWithoutRootSaysSo(t *testing.T) {
 	w := newWorld(t, "linux:"+guest)
-	cmd := exec.Command(filepath.Join(shared.dir, postern), append(w.flags, "--", "true")...)
+	cmd := exec.Command(w.program, append(w.flags, "--", "true")...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
 	if err == nil {

@@ -3,12 +3,17 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"postern.dev/postern/testenv"
 )
 
 func TestUnmodifiedPsqlGetsInWithAWrongPasswordUnderGuardAlone(t *testing.T) {
@@ -36,7 +41,7 @@ func TestUnmodifiedPsqlGetsInWithAWrongPasswordUnderGuardAlone(t *testing.T) {
 			t.Errorf("got %q in a leaf, want none", secret)
 		}
 	}
-	summary := regexp.MustCompile(`(?m)^postern: \d+ records, 0 refused; log \S+; checkpoint \d+ \S{44}$`)
+	summary := regexp.MustCompile(`(?m)^postern: \d+ records, 0 refused; log /\S+; checkpoint \S{44}$`)
 	if !summary.MatchString(r.stderr) {
 		t.Errorf("got %q, want a line that sums the run up", r.stderr)
 	}
@@ -97,7 +102,7 @@ func TestCommandIsItsUserAndNothingMore(t *testing.T) {
 // descriptor of a caller.
 func (w *world) runWith(t *testing.T, extra *os.File, words ...string) ending {
 	t.Helper()
-	shell := append([]string{"-c", `umask 027; ulimit -c unlimited; exec "$@"`, "sh", filepath.Join(shared.dir, postern)}, w.flags...)
+	shell := append([]string{"-c", `umask 027; ulimit -c unlimited; exec "$@"`, "sh", w.program}, w.flags...)
 	cmd := exec.Command("sh", append(append(shell, "--"), words...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("standard input\n"), &stdout, &stderr
@@ -111,7 +116,7 @@ func (w *world) runWith(t *testing.T, extra *os.File, words ...string) ending {
 func TestTwoRunsAtOnceDoNotMeet(t *testing.T) {
 	first, second := newWorld(t, "linux:"+guest), newWorld(t, "linux:"+guest)
 	before := rootPrograms(t)
-	query := "SELECT 40 + 2, pg_sleep(0.2)"
+	query := "SELECT 40 + 2, pg_catalog.pg_sleep(0.2)"
 	var runs []*process
 	for range 2 {
 		runs = append(runs, first.start(t, first.psql(query)...), second.start(t, second.psql(query)...))
@@ -165,6 +170,53 @@ func TestGuardedPortOfAStrangerIsRefusedByName(t *testing.T) {
 	if trail := w.trail(t); !strings.Contains(trail, `"kind":"refusal"`) || !strings.Contains(trail, "unknown-host") {
 		t.Errorf("got no refusal of the unknown host, want one in\n%s", trail)
 	}
+}
+
+func TestCommandRunsAsWhoCalledSudo(t *testing.T) {
+	w := newWorld(t, "linux:"+guest)
+	w.flags = slices.DeleteFunc(w.flags, func(word string) bool { return word == "--user" || word == guest })
+	t.Setenv("SUDO_UID", "65534")
+	if r := w.run(t, "id", "-un"); r.stdout != guest+"\n" || r.code != 0 {
+		t.Errorf("got %q, exit code %d and %q; want %s and 0", r.stdout, r.code, r.stderr, guest)
+	}
+}
+
+func TestMetricsAndHealthAreServed(t *testing.T) {
+	w := newWorld(t, "linux:"+guest)
+	port, err := testenv.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	w.flags = append(w.flags, "--metrics-address", address)
+	client := w.startClient(t, "SELECT 42")
+	if got := client.ask(t); !strings.Contains(got, "42") {
+		t.Fatalf("got %q, want 42", got)
+	}
+	for path, wants := range map[string][]string{
+		"/healthz": {"ok\n"},
+		"/readyz":  {"ok\n"},
+		"/metrics": {
+			`postern_build_info{`, "postern_policy_loaded 1", "postern_audit_failed 0", `postern_kernel_connections_total{verdict="redirected"} 1`,
+			`postern_requests_total{action="allow",target="db"} 1`, `postern_sessions_total{target="db"} 1`, `postern_audit_records_total{kind="request"} 1`,
+		},
+	} {
+		answer, err := http.Get("http://" + address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("got status %d and error %v for %s, want 200", answer.StatusCode, err, path)
+		}
+		for _, want := range wants {
+			if !strings.Contains(string(body), want) {
+				t.Errorf("got no %q from %s, want it in\n%s", want, path, body)
+			}
+		}
+	}
+	client.close(t)
 }
 
 func TestVersionAndUnknownCommands(t *testing.T) {

@@ -53,37 +53,53 @@ func TestBackgroundProcessesEndWithTheCommand(t *testing.T) {
 	}
 }
 
-func TestTerminalIsTheCommands(t *testing.T) {
+// prompt is that of the shell on a [terminal].
+const prompt = "next> "
+
+func TestJobOfAShellIsOneWithItsCommand(t *testing.T) {
 	w := newWorld(t, "linux:"+guest)
-	terminal := w.startOnTerminal(t, "sh", "-c", "test -t 0 && test -t 1 && "+strings.ReplaceAll(counting, "%s", "INT"))
-	terminal.expect(t, "READY")
-	terminal.send(t, "\x03") // Ctrl-C
-	terminal.expect(t, "GOT")
+	script := filepath.Join(shared.dir, "job.sh")
+	text := `test -t 0 && test -t 1 || exit 9
+n=0
+trap 'n=$((n + 1)); echo GOT $n; test $n = 2 && exit 7' INT
+echo READY
+while :; do sleep 0.05; done
+`
+	if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	shell := startOnTerminal(t, "bash", "--norc", "--noprofile", "-i")
+	shell.expect(t, prompt)
+	words := append(append([]string{w.program}, w.flags...), "--", "sh", script)
+	shell.send(t, strings.Join(words, " ")+"\n")
+	shell.expect(t, "READY")
+	shell.send(t, "\x03") // Ctrl-C
+	shell.expect(t, "GOT 1")
 	time.Sleep(300 * time.Millisecond) // a second one, if there is any, has come by then
-	if got := strings.Count(terminal.shown.String(), "GOT"); got != 1 {
-		t.Errorf("got Ctrl-C %d times, want once", got)
+	if shown := shell.shown.String(); strings.Contains(shown, "GOT 2") {
+		t.Errorf("got %q, want Ctrl-C to come once", shown)
 	}
-	terminal.send(t, "\x1a") // Ctrl-Z stops both, as the shell's job
-	eventually(t, "a stopped job", func() bool { return state(t, terminal.cmd.Process.Pid) == "T" })
-	if err := unix.Kill(-terminal.cmd.Process.Pid, unix.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	terminal.send(t, "\x03")
-	eventually(t, "Ctrl-C after the job went on", func() bool { return strings.Count(terminal.shown.String(), "GOT") == 2 })
-	if err := terminal.cmd.Process.Signal(unix.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	terminal.end(t, 7)
+	shell.send(t, "\x1a") // Ctrl-Z
+	shell.expect(t, "Stopped")
+	shell.expect(t, prompt)
+	shell.send(t, "fg\n")
+	shell.expect(t, script) // the shell shows what goes on
+	shell.send(t, "\x03")
+	shell.expect(t, "GOT 2")
+	shell.expect(t, "postern: ")
+	shell.expect(t, prompt)
+	shell.send(t, "exit\n") // with the code of the last command
+	shell.end(t, 7)
 }
 
 func TestInteractivePsqlCancelsByCtrlC(t *testing.T) {
 	w := newWorld(t, "linux:"+guest)
 	words := w.psql("")
-	terminal := w.startOnTerminal(t, append(words[:2], words[3])...)
+	terminal := w.runOnTerminal(t, append(words[:2], words[3])...)
 	terminal.expect(t, "postgres=#")
 	terminal.send(t, "SELECT 40 + 2 AS sum;\n")
 	terminal.expect(t, "42")
-	terminal.send(t, "SELECT pg_sleep(600);\n")
+	terminal.send(t, "SELECT pg_catalog.pg_sleep(600);\n")
 	time.Sleep(500 * time.Millisecond)
 	terminal.send(t, "\x03")
 	terminal.expect(t, "canceling statement due to user request")
@@ -93,17 +109,25 @@ func TestInteractivePsqlCancelsByCtrlC(t *testing.T) {
 	terminal.end(t, 0)
 }
 
+func TestCommandCannotTypeForItsCaller(t *testing.T) {
+	w := newWorld(t, "linux:"+guest)
+	t.Setenv(workerVariable, typeJob)
+	terminal := w.runOnTerminal(t, filepath.Join(shared.dir, worker))
+	terminal.expect(t, "typing: "+unix.EPERM.Error())
+	terminal.end(t, 0)
+}
+
 func TestRunThatLosesItsTerminalLeavesNothing(t *testing.T) {
 	w := newWorld(t, "linux:"+guest)
 	before := rootPrograms(t)
-	terminal := w.startOnTerminal(t, "sh", "-c", "echo READY; sleep 600")
+	terminal := w.runOnTerminal(t, "sh", "-c", "echo READY; sleep 600")
 	terminal.expect(t, "READY")
 	terminal.master.Close() // the kernel sends SIGHUP
 	_ = terminal.cmd.Wait()
 	w.nothingLeft(t, before)
 }
 
-// terminal is a run in a session of its own, in the foreground of a terminal.
+// terminal is a process in a session and on a terminal of its own.
 type terminal struct {
 	cmd    *exec.Cmd
 	master *os.File
@@ -111,16 +135,23 @@ type terminal struct {
 	seen   int // of shown, by expect
 }
 
-func (w *world) startOnTerminal(t *testing.T, words ...string) *terminal {
+// runOnTerminal starts words under guard.
+func (w *world) runOnTerminal(t *testing.T, words ...string) *terminal {
 	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	return startOnTerminal(t, append(append(append([]string{w.program}, w.flags...), "--"), words...)...)
+}
+
+func startOnTerminal(t *testing.T, words ...string) *terminal {
+	t.Helper()
+	descriptor, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+	master := os.NewFile(uintptr(descriptor), "terminal") // a read does not keep it from being closed
+	if err := unix.IoctlSetPointerInt(descriptor, unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	number, err := unix.IoctlGetInt(descriptor, unix.TIOCGPTN)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,11 +160,10 @@ func (w *world) startOnTerminal(t *testing.T, words ...string) *terminal {
 		t.Fatal(err)
 	}
 	defer slave.Close()
-	args := append(append(append([]string{}, w.flags...), "--"), words...)
-	x := &terminal{cmd: exec.Command(filepath.Join(shared.dir, postern), args...), master: master, shown: new(output)}
+	x := &terminal{cmd: exec.Command(words[0], words[1:]...), master: master, shown: new(output)}
 	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = slave, slave, slave
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	x.cmd.Env = append(os.Environ(), "TERM=dumb", "PAGER=cat")
+	x.cmd.Env = append(os.Environ(), "TERM=dumb", "PAGER=cat", "PS1="+prompt)
 	if err := x.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -169,15 +199,4 @@ func (x *terminal) end(t *testing.T, want int) {
 	if got := x.cmd.ProcessState.ExitCode(); got != want {
 		t.Errorf("got exit code %d, want %d; the terminal shows %q", got, want, x.shown)
 	}
-}
-
-// state is a process's, as ps shows it.
-func state(t *testing.T, pid int) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fields := strings.Fields(string(text)[strings.LastIndex(string(text), ")")+1:])
-	return fields[0]
 }

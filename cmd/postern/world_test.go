@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,10 +53,11 @@ const (
 // world is a policy for the guest on the shared server, and where a run of it
 // puts its files.
 type world struct {
-	dir    string // root's alone
-	policy string
-	port   int
-	flags  []string
+	dir     string // root's alone
+	policy  string
+	port    int
+	program string
+	flags   []string
 }
 
 // target and access are documents of a policy; access allows all that it is given.
@@ -89,7 +91,7 @@ func newWorld(t *testing.T, user string, more ...string) *world {
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
-	w := &world{dir: t.TempDir(), port: shared.server.Port}
+	w := &world{dir: t.TempDir(), port: shared.server.Port, program: filepath.Join(shared.dir, postern)}
 	w.policy = filepath.Join(w.dir, "policy.yaml")
 	login := w.write(t, "login.yaml", fmt.Sprintf("username: %s\npassword: %s\n", testenv.Superuser, shared.server.Password))
 	text := fmt.Sprintf(target, w.port, shared.server.CAFile, login) + fmt.Sprintf(access, user) + strings.Join(more, "")
@@ -145,9 +147,14 @@ type process struct {
 // start starts words under guard.
 func (w *world) start(t *testing.T, words ...string) *process {
 	t.Helper()
+	return w.startWith(t, nil, words...)
+}
+
+func (w *world) startWith(t *testing.T, stdin io.Reader, words ...string) *process {
+	t.Helper()
 	args := append(append(append([]string{}, w.flags...), "--"), words...)
-	p := &process{Cmd: exec.Command(filepath.Join(shared.dir, postern), args...), stdout: new(output), stderr: new(output)}
-	p.Stdout, p.Stderr = p.stdout, p.stderr
+	p := &process{Cmd: exec.Command(w.program, args...), stdout: new(output), stderr: new(output)}
+	p.Stdin, p.Stdout, p.Stderr = stdin, p.stdout, p.stderr
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +222,7 @@ func (w *world) nothingLeft(t *testing.T, before map[ebpf.ProgramID]bool) {
 				return false
 			}
 		}
-		return len(processesOf(t, filepath.Join(shared.dir, postern))) == 0
+		return len(processesOf(t, w.program)) == 0
 	})
 }
 
@@ -288,13 +295,13 @@ func processesOf(t *testing.T, program string) []string {
 // eventually waits for what other processes are about to do.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for range 600 {
+	for range 1200 {
 		if done() {
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	t.Fatalf("got it not in half a minute, want %s", what)
+	t.Fatalf("got it not in a minute, want %s", what)
 }
 
 // output is what a process has printed so far.
