@@ -109,7 +109,8 @@ func (s *session) startTLS(ctx context.Context) error {
 			if hello.ServerName != "" {
 				return s.config.CA.Leaf(hello.ServerName)
 			}
-			return s.config.CA.Leaf(s.dialledHost(ctx))
+			// It dialled an address, or is too old to say which name: libpq does since 14.
+			return s.config.CA.Leaf(s.dialledHost(ctx), s.conn.Origin.Dialled.Addr().String())
 		},
 	})
 	if err := conn.HandshakeContext(ctx); err != nil {
