@@ -180,7 +180,7 @@ func (b *bench) addPostern(o options, binary, name, sensitive string) error {
 	}
 	process := exec.Command(o.postern, "run", "-f", policyFile, "--user", o.user,
 		"--log-dir", filepath.Join(dir, "log"), "--operator-key", filepath.Join(dir, "operator.key"), "--", binary, "worker")
-	w := &way{name: name, host: "127.0.0.1", port: b.server.Port, login: login{role, "not the password", database}}
+	w := &way{name: name, host: "127.0.0.1", port: b.server.Port, login: login{role, "not-the-password", database}}
 	if err := w.startWorker(process); err != nil {
 		return err
 	}
