@@ -121,30 +121,6 @@ func TestEnvironmentIsTheUsers(t *testing.T) {
 	}
 }
 
-func TestWrittenCertificateReplacesALinkAndFollowsNone(t *testing.T) {
-	dir := t.TempDir()
-	victim, path := filepath.Join(dir, "victim"), filepath.Join(dir, "ca.pem")
-	if err := errors.Join(os.WriteFile(victim, []byte("kept"), 0o600), os.Symlink(victim, path)); err != nil {
-		t.Fatal(err)
-	}
-	if err := writeCA(path, []byte("certificate")); err != nil {
-		t.Fatal(err)
-	}
-	if text, _ := os.ReadFile(victim); string(text) != "kept" {
-		t.Errorf("got %q behind the link, want it kept", text)
-	}
-	info, err := os.Lstat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := info.Mode(), os.FileMode(0o644); got != want {
-		t.Errorf("got mode %v, want %v", got, want)
-	}
-	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
-		t.Errorf("got %v left, want nothing", left)
-	}
-}
-
 // visible is a folder that everybody can look into, and nobody but root change.
 func visible(t *testing.T) string {
 	t.Helper()

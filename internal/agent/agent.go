@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -217,10 +216,11 @@ func (a *agent) runCommand(ctx, accepting context.Context, working *errgroup.Gro
 		working.Go(func() error { return s.run(accepting) })
 	}
 	if a.o.CAFile != "" {
-		if err := writeCA(a.o.CAFile, a.ca.PEM()); err != nil {
+		written, err := writeCA(a.o.CAFile, a.ca.PEM())
+		if err != nil {
 			return 0, err
 		}
-		defer func() { err = errors.Join(err, os.Remove(a.o.CAFile)) }()
+		defer written.remove()
 	}
 	if number := a.signals.pending(); number != 0 {
 		return 128 + number, nil

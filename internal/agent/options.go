@@ -150,21 +150,3 @@ func harden() (coreSize uint64, err error) {
 	}
 	return coreSize, nil
 }
-
-// writeCA writes the run's CA certificate, where whatever lies there already is
-// replaced and not followed.
-func writeCA(path string, pem []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), ".postern-ca-")
-	if err != nil {
-		return fmt.Errorf("write CA certificate: %w", err)
-	}
-	_, err = file.Write(pem)
-	err = errors.Join(err, file.Chmod(0o644), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("write CA certificate: %w", err), os.Remove(file.Name()))
-	}
-	return nil
-}
