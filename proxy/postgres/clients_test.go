@@ -265,13 +265,14 @@ func TestSQLAlchemyRunsUnchanged(t *testing.T) {
 	g := guard(t, startServer(t), "", "", allowAll)
 	got := g.python(t, `
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-class Base(DeclarativeBase): pass
+from sqlalchemy.orm import Session, declarative_base
+Base = declarative_base()
 class Order(Base):
     __tablename__ = "orders"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    item: Mapped[str]
-engine = sa.create_engine("postgresql+psycopg://")
+    id = sa.Column(sa.Integer, primary_key=True)
+    item = sa.Column(sa.String)
+driver = "psycopg" if int(sa.__version__.split(".")[0]) > 1 else "psycopg2"
+engine = sa.create_engine(f"postgresql+{driver}://", future=True)
 Base.metadata.create_all(engine)
 with Session(engine) as session:
     session.add_all([Order(item=f"item {i}") for i in range(20)])
@@ -282,7 +283,7 @@ with Session(engine) as session:
     print(session.scalar(sa.select(sa.func.count()).select_from(Order).where(Order.item == "changed")))
 print(sa.inspect(engine).get_table_names())
 Base.metadata.drop_all(engine)
-`, "psycopg", "sqlalchemy")
+`, "sqlalchemy")
 	if want := "1\n['orders']\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -73,7 +73,9 @@ func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql
 		asked.Statements = append(asked.Statements, policyStatement(st, s.path))
 	}
 	answer := s.view.Decide(asked)
-	j.decision = audit.Decision{Action: answer.Action.String(), Policy: answer.Policy, Rule: answer.Rule, Reason: answer.Reason, Hash: s.view.Hash()}
+	j.decision = audit.Decision{
+		Action: answer.Action.String(), Policy: answer.Policy, Rule: answer.Rule, Reason: answer.Reason, Hash: s.view.Hash(),
+	}
 	for _, would := range answer.Would {
 		j.decision.Would = append(j.decision.Would, audit.Verdict{
 			Action: would.Action.String(), Policy: would.Policy, Rule: would.Rule, Reason: would.Reason,
@@ -82,7 +84,7 @@ func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql
 			j.action = metrics.WouldDeny
 		}
 	}
-	j.held = s.holds(statements, nil)
+	j.held = s.holds(statements)
 	j.defines = slices.ContainsFunc(statements, func(st *sql.Statement) bool { return slices.Contains(st.Words, sql.DDL) })
 	if answer.Action != policy.Allow {
 		j.deny(explain(answer))
@@ -120,8 +122,23 @@ func (s *session) object(ctx context.Context, j *judgement, statements []*sql.St
 		j.decision.Reason = objection.Error()
 		j.decision.Policy, j.decision.Rule = "", ""
 	}
-	j.held = s.holds(statements, snapshot)
+	j.decision.Masks = s.sensitive(statements, snapshot)
+	j.held = j.held || s.view.Durability() == policy.Balanced && len(j.decision.Masks) > 0
 	return nil
+}
+
+// sensitive names the sensitive columns of the relations that statements name.
+func (s *session) sensitive(statements []*sql.Statement, snapshot *snapshot) []string {
+	var columns []string
+	for _, st := range statements {
+		for _, r := range st.Relations {
+			for _, column := range snapshot.sensitive(r.Schema, r.Name) {
+				columns = append(columns, s.path.name(r)+"."+column)
+			}
+		}
+	}
+	slices.Sort(columns)
+	return slices.Compact(columns)
 }
 
 func (j *judgement) deny(why string) {
@@ -141,8 +158,8 @@ func explain(d policy.Decision) string {
 	return by.String() + ": " + d.Reason
 }
 
-// holds tells whether the record must be durable before the reply is released.
-func (s *session) holds(statements []*sql.Statement, snapshot *snapshot) bool {
+// holds tells whether the record must be durable before the reply is released, for what the statements do.
+func (s *session) holds(statements []*sql.Statement) bool {
 	switch s.view.Durability() {
 	case policy.Relaxed:
 		return false
@@ -157,11 +174,6 @@ func (s *session) holds(statements []*sql.Statement, snapshot *snapshot) bool {
 		}
 		for _, f := range st.Functions {
 			if !f.Builtin {
-				return true
-			}
-		}
-		for _, r := range st.Relations {
-			if snapshot != nil && len(snapshot.sensitive(r.Schema, r.Name)) > 0 {
 				return true
 			}
 		}

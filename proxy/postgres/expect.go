@@ -53,6 +53,18 @@ func (e *expected) result() *rows {
 	return &e.rows
 }
 
+// size is how much is held in memory for e.
+func (e *expected) size() int {
+	n := 0
+	if e.statement != nil {
+		n += len(e.statement.text)
+	}
+	if e.portal != nil && e.reply == replyBind {
+		n += e.portal.parameters.bytes
+	}
+	return n
+}
+
 // renames tells that e changes the meaning of names as its SQL text says, and only when that has run.
 func (e *expected) renames() bool {
 	return e.statement != nil && e.statement.renames && (e.reply == replyQuery || e.reply == replyExecute)
@@ -70,6 +82,7 @@ type queue struct {
 	mu       sync.Mutex
 	moved    *sync.Cond
 	due      []*expected
+	bytes    int  // of the texts and parameters that due holds
 	naming   int  // of due, those that change what the name of a statement means
 	skipping bool // the server ignores everything before the next Sync
 	copying  bool // the server takes CopyData; its end is not sent yet
@@ -107,6 +120,7 @@ func (q *queue) push(e *expected) (skipped bool, err error) {
 		return true, nil
 	}
 	q.due = append(q.due, e)
+	q.bytes += e.size()
 	if e.namesStatement() {
 		q.naming++
 	}
@@ -245,7 +259,7 @@ func (q *queue) failQuery(e *expected) {
 }
 
 // full tells, under the lock, that the client has to wait.
-func (q *queue) full() bool { return len(q.due) >= maxExpected }
+func (q *queue) full() bool { return len(q.due) >= maxExpected || q.bytes > maxRememberBytes }
 
 // wait returns when pending, which is asked under the lock, is over. In a COPY it
 // never is: the server waits for the client's data then.
@@ -289,6 +303,7 @@ func (q *queue) remove(i int) {
 	if q.due[i].namesStatement() {
 		q.naming--
 	}
+	q.bytes -= q.due[i].size()
 	q.due = slices.Delete(q.due, i, i+1)
 	q.moved.Broadcast()
 }

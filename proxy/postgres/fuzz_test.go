@@ -15,6 +15,7 @@ import (
 
 	"postern.dev/postern/internal/metrics"
 	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/internal/sql"
 	"postern.dev/postern/proxy"
 )
 
@@ -190,7 +191,7 @@ func FuzzServer(f *testing.F) {
 	f.Add(append(message('1'), append(message('2'), append(message('n'), append(message('C', 'S', 0), message('Z', 'T')...)...)...)...))
 	f.Add(append(message('G', 0, 0, 0), message('E', 'V', 'E', 'R', 'R', 'O', 'R', 0, 'C', '5', '7', 0, 0)...))
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		s := fuzzSession(t)
+		s := fuzzSession(t, nil)
 		for _, e := range []*expected{
 			{reply: replyQuery, request: &request{}, statement: script()}, {reply: replyParse}, {reply: replyBind}, {reply: replyDescribe, ours: true, portal: &portal{}},
 			{reply: replyExecute, request: &request{}, portal: &portal{}}, {reply: replySync}, {reply: replyCall, request: &request{denied: "no"}}, {reply: endOfCopy},
@@ -210,8 +211,9 @@ func FuzzClient(f *testing.F) {
 	for _, payload := range hostile() {
 		f.Add(append(message('P', []byte("s\x00SELECT 1\x00\x00\x00")...), payload...))
 	}
+	statements := parser(f) // takes longer than an input may
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		s := fuzzSession(t)
+		s := fuzzSession(t, statements)
 		s.in = newReader(&trickle{stream}, clientBuffer, s.up.Flush)
 		// A message that waits for an answer would wait for ever.
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -224,7 +226,7 @@ func FuzzClient(f *testing.F) {
 }
 
 // fuzzSession is a session that is logged in, without a server.
-func fuzzSession(t *testing.T) *session {
+func fuzzSession(t *testing.T, statements *sql.Parser) *session {
 	t.Helper()
 	set, err := policy.Parse("policy.yaml", []byte(fuzzPolicy))
 	if err != nil {
@@ -232,7 +234,7 @@ func fuzzSession(t *testing.T) *session {
 	}
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	h := &Handler{config: Config{Policy: func() *policy.Set { return set }, Parser: parser(t), Metrics: metrics.New(), Log: log}}
+	h := &Handler{config: Config{Policy: func() *policy.Set { return set }, Parser: statements, Metrics: metrics.New(), Log: log}}
 	s := newSession(h, proxy.NewSession(&silent{}, proxy.Origin{}, &trail{}, h.config.Metrics))
 	s.target, _ = set.Target("db")
 	s.set, s.view = set, set.View("db", policy.Subject{User: "linux:ada"})

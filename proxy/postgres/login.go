@@ -164,6 +164,7 @@ func appendGreeting(dst []byte, parameters []parameter, key cancelKey, status by
 
 // login is the phase that makes the upstream session; only then is the client told that it is in.
 func (s *session) login(ctx context.Context) (phase, error) {
+	s.client.SetDeadline(time.Time{}) // the client waits now
 	began := time.Now()
 	pg, err := s.access.connect(ctx)
 	s.config.Metrics.LoggedIn(s.target.Name(), time.Since(began), err)

@@ -10,8 +10,9 @@ import (
 const (
 	maxStatements    = 10_000
 	maxPortals       = 10_000
-	maxRememberBytes = 64 << 20 // of their texts and recorded parameters
+	maxRememberBytes = 32 << 20 // of their texts and recorded parameters
 	maxRecent        = 256      // texts whose decision is kept
+	maxRecentBytes   = 16 << 10 // of each of them
 )
 
 // errTooMuch is a session that prepares more than Postern remembers for it.

@@ -103,14 +103,23 @@ func (s *session) begin(ctx context.Context, j *judgement, st *statement, p para
 		s.log.WithField("record", q.id).Info("Request refused")
 	}
 	if s.view.Durability() == policy.Strict {
-		if err := s.conn.Wait(ctx, q.index); err != nil {
-			return nil, trailRefusal(err)
+		if err := s.wait(ctx, q.index); err != nil {
+			return nil, err
 		}
 	}
 	if j.defines && s.catalog != nil {
 		s.catalog.invalidate()
 	}
 	return q, nil
+}
+
+// wait returns when a record is durable, or the session is over.
+func (s *session) wait(ctx context.Context, index int64) error {
+	err := s.conn.Wait(ctx, index)
+	if err != nil && ctx.Err() == nil {
+		return trailRefusal(err)
+	}
+	return err
 }
 
 // end records the outcome of a request.

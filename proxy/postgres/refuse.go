@@ -12,6 +12,7 @@ import (
 // Source: PostgreSQL 17 documentation, Appendix A.
 const (
 	stateNoConnection      = "08001" // sqlclient_unable_to_establish_sqlconnection
+	stateBroken            = "08006" // connection_failure
 	stateProtocol          = "08P01" // protocol_violation
 	stateUnsupported       = "0A000" // feature_not_supported
 	stateNotAuthorized     = "28000" // invalid_authorization_specification
@@ -21,7 +22,6 @@ const (
 	stateShutdown          = "57P01" // admin_shutdown
 	stateCannotConnect     = "57P03" // cannot_connect_now
 	stateTrail             = "58030" // io_error
-	stateInternal          = "XX000" // internal_error
 	stateSuccess           = "00000"
 	stateQueryCanceled     = "57014"
 	statePasswordMandatory = "28P01" // invalid_password

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/metrics"
 )
 
 var (
@@ -32,7 +33,7 @@ func (s *session) relay(ctx context.Context) (phase, error) {
 	}
 	group, both := errgroup.WithContext(ctx)
 	defer context.AfterFunc(both, s.interruptRelay)()
-	s.gate = &gate{conn: s.client, wait: func(index int64) error { return s.conn.Wait(both, index) }}
+	s.gate = &gate{conn: s.client, wait: func(index int64) error { return s.wait(both, index) }}
 	s.down = bufio.NewWriterSize(s.gate, serverBuffer)
 	s.up = bufio.NewWriterSize(s.upstream, clientBuffer)
 	s.in.idle = s.up.Flush
@@ -106,7 +107,7 @@ func (s *session) fromServer(ctx context.Context) error {
 	for {
 		f, err := in.next()
 		if err != nil {
-			return errors.Join(s.down.Flush(), serverLeft(err))
+			return errors.Join(s.down.Flush(), s.blamed(serverLeft(err)))
 		}
 		switch fromServer[f.kind] {
 		case forward:
@@ -117,9 +118,17 @@ func (s *session) fromServer(ctx context.Context) error {
 			err = fmt.Errorf("%w: type %q from the server", errMalformed, f.kind)
 		}
 		if err != nil {
-			return errors.Join(err, s.down.Flush())
+			return errors.Join(s.blamed(err), s.down.Flush())
 		}
 	}
+}
+
+// blamed tells the client that it was not its fault.
+func (s *session) blamed(err error) error {
+	if errors.Is(err, errMalformed) {
+		return refused(metrics.Upstream, stateBroken, "the server of target %s breaks the protocol", s.target.Name()).because(err)
+	}
+	return err
 }
 
 // serverLeft is the end of the server's messages, if nothing worse.
@@ -150,7 +159,7 @@ type gate struct {
 func (g *gate) Write(p []byte) (int, error) {
 	if g.held > 0 {
 		if err := g.wait(g.held); err != nil {
-			return 0, trailRefusal(err)
+			return 0, err
 		}
 		g.held = 0
 	}

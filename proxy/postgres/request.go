@@ -115,6 +115,11 @@ func (s *session) read(ctx context.Context, text string) (*statement, *judgement
 		return nil, nil, err
 	}
 	st := s.remembered(text, script)
+	if st.renames {
+		if err := s.roomForNames(); err != nil {
+			return nil, nil, err
+		}
+	}
 	j, err := s.judge(ctx, st)
 	return st, j, err
 }
@@ -122,7 +127,7 @@ func (s *session) read(ctx context.Context, text string) (*statement, *judgement
 // parse is Parse. It runs nothing; a refused one is recorded, because what would
 // run it never comes to the server.
 func (s *session) parse(ctx context.Context, message, body []byte) error {
-	name, rest, ok := cutString(body)
+	name, rest, ok := cutName(body)
 	text, rest, okToo := cutString(rest)
 	if !ok || !okToo || len(rest) < 2 || len(rest) != 2+4*int(binary.BigEndian.Uint16(rest)) {
 		return fmt.Errorf("%w: Parse", errMalformed)
@@ -144,9 +149,7 @@ func (s *session) parse(ctx context.Context, message, body []byte) error {
 	return s.send(&expected{reply: replyParse, name: name, request: q}, poisonParse(name, q.id))
 }
 
-// bind is Bind. What it shows of its values is kept for the records of its
-// executions; in a database with sensitive columns the server is asked what the
-// rows will be, so that no row comes before its description.
+// bind is Bind. What it shows of its values is kept for the records of its executions.
 func (s *session) bind(f frame) error {
 	head, err := s.in.peek(min(header+f.size, len(s.in.buf)))
 	if err != nil {
@@ -167,18 +170,14 @@ func (s *session) bind(f frame) error {
 	if err := s.send(&expected{reply: replyBind, name: portalName, portal: p}, nil); err != nil {
 		return err
 	}
-	if err := s.in.pass(s.up, header+f.size); err != nil {
-		return leaving(err)
-	}
-	if s.catalog == nil {
-		return nil
-	}
-	return s.send(&expected{reply: replyDescribe, ours: true, name: portalName, portal: p}, describePortal(portalName))
+	return leaving(s.in.pass(s.up, header+f.size))
 }
 
-// execute is Execute: a request, however often its statement ran before.
+// execute is Execute: a request, however often its statement ran before. Where
+// columns are sensitive, the server is asked each time what the rows will be: an
+// EXECUTE or FETCH that was bound before may run something else by now.
 func (s *session) execute(ctx context.Context, message, body []byte) error {
-	name, rest, ok := cutString(body)
+	name, rest, ok := cutName(body)
 	if !ok || len(rest) != 4 {
 		return fmt.Errorf("%w: Execute", errMalformed)
 	}
@@ -198,7 +197,7 @@ func (s *session) execute(ctx context.Context, message, body []byte) error {
 		return s.send(&expected{reply: replyExecute, request: q}, poisonExecute(q.id))
 	}
 	s.values.said(p.statement)
-	if p.cursor && s.catalog != nil {
+	if s.catalog != nil {
 		if err := s.send(&expected{reply: replyDescribe, ours: true, portal: p}, describePortal(name)); err != nil {
 			return err
 		}
@@ -298,10 +297,13 @@ func (s *session) remembered(text string, script *sql.Script) *statement {
 	if st, ok := s.recent[script]; ok && st.text == text {
 		return st
 	}
+	st := newStatement(text, script)
+	if len(text) > maxRecentBytes {
+		return st
+	}
 	if len(s.recent) >= maxRecent {
 		clear(s.recent)
 	}
-	st := newStatement(text, script)
 	s.recent[script] = st
 	return st
 }

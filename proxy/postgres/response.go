@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/metrics"
 )
 
 // This file is the server's loop: what becomes of each of its messages.
@@ -124,7 +125,7 @@ func (s *session) result(ctx context.Context, e *expected, message, body []byte)
 		return s.complete(e, message)
 	case kind == 'G':
 		if err := s.queue.copyIn(); err != nil {
-			return err
+			return refused(metrics.Protocol, stateProtocol, "neither data nor its end was sent during COPY").because(err)
 		}
 	case kind == 'H', kind == 'c':
 	default:
@@ -188,6 +189,9 @@ func (s *session) failure(message, body []byte) error {
 	fields, err := readError(body)
 	if err != nil {
 		return err
+	}
+	if s.masking() && !standard(fields.code) {
+		fields.code = raised
 	}
 	e := s.queue.front()
 	if fields.fatal() {

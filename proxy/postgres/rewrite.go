@@ -18,14 +18,28 @@ func cutString(body []byte) (text string, rest []byte, ok bool) {
 	return string(before), after, ok
 }
 
+// maxName is the length of a name of which the server takes nothing for granted:
+// it finds statements and portals by their first 63 bytes, so that a longer name
+// could mean to it what another one means here.
+//
+// Source: PostgreSQL 17, NAMEDATALEN in src/include/pg_config_manual.h, and the
+// hash tables of src/backend/commands/prepare.c and src/backend/utils/mmgr/portalmem.c.
+const maxName = 63 // bytes
+
+// cutName is cutString for the name of a statement or portal.
+func cutName(body []byte) (name string, rest []byte, ok bool) {
+	name, rest, ok = cutString(body)
+	return name, rest, ok && len(name) <= maxName
+}
+
 // readTarget reads the body of a Describe or Close.
 func readTarget(body []byte) (portal bool, name string, err error) {
 	if len(body) < 2 || body[0] != 'S' && body[0] != 'P' {
 		return false, "", fmt.Errorf("%w: neither a statement nor a portal is named", errMalformed)
 	}
-	name, rest, ok := cutString(body[1:])
+	name, rest, ok := cutName(body[1:])
 	if !ok || len(rest) != 0 {
-		return false, "", fmt.Errorf("%w: the name has no end", errMalformed)
+		return false, "", fmt.Errorf("%w: no name, or one that is too long", errMalformed)
 	}
 	return body[0] == 'P', name, nil
 }
@@ -35,10 +49,10 @@ func readTarget(body []byte) (portal bool, name string, err error) {
 //
 // Source: PostgreSQL 17 documentation, 53.7, Bind.
 func readBind(head []byte, size int, mode policy.Record) (portal, name string, p parameters, err error) {
-	portal, rest, ok := cutString(head)
-	name, rest, okToo := cutString(rest)
+	portal, rest, ok := cutName(head)
+	name, rest, okToo := cutName(rest)
 	if !ok || !okToo {
-		return "", "", p, fmt.Errorf("%w: Bind names nothing", errMalformed)
+		return "", "", p, fmt.Errorf("%w: Bind has no names, or too long ones", errMalformed)
 	}
 	b := bindReader{rest: rest, whole: len(head) == size}
 	formats := b.shorts()
@@ -122,12 +136,16 @@ func (b *bindReader) value() (value []byte, null bool) {
 type serverError struct {
 	severity string
 	code     string
+	inner    bool // it was raised in a function, which may have chosen every word of it
+	placed   bool // it points into the client's own text
 }
 
 // fatal tells that the server ends the session.
 func (e serverError) fatal() bool { return e.severity == "FATAL" || e.severity == "PANIC" }
 
 // readError reads the body of an ErrorResponse or NoticeResponse.
+//
+// Source: PostgreSQL 17 documentation, 53.8 Error and Notice Message Fields.
 func readError(body []byte) (e serverError, err error) {
 	err = eachField(body, func(kind byte, value []byte) {
 		switch kind {
@@ -135,6 +153,10 @@ func readError(body []byte) (e serverError, err error) {
 			e.severity = string(value)
 		case 'C':
 			e.code = string(value)
+		case 'W', 'q':
+			e.inner = true
+		case 'P':
+			e.placed = true
 		}
 	})
 	return e, err
@@ -156,11 +178,30 @@ func eachField(body []byte, each func(kind byte, value []byte)) error {
 	return nil
 }
 
-// plainStates are the classes of errors whose message holds names and words of
-// the statement, and no value of a row.
+// plain tells that an error's message holds words of the client's own text and
+// names, and no value of a row. Everything that looks a name up may do so for a
+// value, when it runs: what it does not find shows then.
 //
 // Source: PostgreSQL 17, src/backend/utils/errcodes.txt, and where each is raised.
-var plainStates = [...]string{"08", "0A", "25", "26", "28", "34", "3D", "3F", "40", "42", "53", "54", "55", "57"}
+func (e serverError) plain() bool {
+	if e.inner || !standard(e.code) {
+		return false
+	}
+	switch e.code {
+	case "42501", "42P03", "42P05", "42P06", "42P07": // no right, and names that are taken
+		return true
+	}
+	switch e.code[:2] {
+	case "08", "0A", "25", "26", "28", "34", "40", "53", "54", "55", "57":
+		return true
+	case "3D", "3F", "42":
+		return e.placed
+	}
+	return false
+}
+
+// raised is the SQLSTATE in place of one that a function has made up.
+const raised = "P0001" // raise_exception
 
 // withhold appends an ErrorResponse or NoticeResponse without what may hold a
 // value of a row: detail, hint, context, query, and most messages.
@@ -170,26 +211,29 @@ func withhold(dst, message []byte) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
+	if !standard(e.code) {
+		e.code = raised
+	}
 	at := len(dst)
 	dst = append(dst, message[0], 0, 0, 0, 0)
 	err = eachField(body, func(kind byte, value []byte) {
 		switch kind {
+		case 'C':
+			dst = appendField(dst, kind, e.code)
 		case 'M':
-			dst = appendField(dst, kind, safeText(e.code, value))
-		case 'S', 'V', 'C', 'P', 'F', 'L', 'R', 's', 't', 'c', 'd', 'n':
+			if !e.plain() {
+				value = []byte("error text withheld by policy (SQLSTATE " + e.code + ")")
+			}
 			dst = appendField(dst, kind, string(value))
+		case 'S', 'V', 'P', 'F', 'L', 'R':
+			dst = appendField(dst, kind, string(value))
+		case 's', 't', 'c', 'd', 'n':
+			if !e.inner {
+				dst = appendField(dst, kind, string(value))
+			}
 		}
 	})
 	return endMessage(append(dst, 0), at), err
-}
-
-func safeText(code string, text []byte) string {
-	for _, class := range plainStates {
-		if strings.HasPrefix(code, class) {
-			return string(text)
-		}
-	}
-	return "error text withheld by policy (SQLSTATE " + code + ")"
 }
 
 // withoutPayload appends a NotificationResponse whose payload is empty.

@@ -40,7 +40,7 @@ type session struct {
 
 	who       identity.Identity
 	target    *policy.Target
-	file      string // of the login, "" where it is the client's own
+	source    policy.TargetCredential // of the login
 	database  string
 	access    access
 	settings  []parameter
@@ -68,9 +68,15 @@ type session struct {
 }
 
 func newSession(h *Handler, conn *proxy.Session) *session {
-	s := &session{Handler: h, conn: conn, client: conn.Conn, log: h.config.Log.WithField("session", conn.ID), queue: newQueue(), recent: make(map[*sql.Script]*statement)}
-	s.in = newReader(s.client, clientBuffer, nil)
-	return s
+	return &session{
+		Handler: h,
+		conn:    conn,
+		log:     h.config.Log.WithField("session", conn.ID),
+		client:  conn.Conn,
+		in:      newReader(conn.Conn, clientBuffer, nil),
+		queue:   newQueue(),
+		recent:  make(map[*sql.Script]*statement),
+	}
 }
 
 // run carries the session from its first byte to its last.
@@ -132,11 +138,8 @@ func identityRefusal(err error) error {
 func (s *session) authorize(ctx context.Context) (phase, error) {
 	s.set = s.config.Policy()
 	s.view = s.set.View(s.target.Name(), s.subject())
-	switch {
-	case s.view.Empty():
-		return nil, refused(metrics.Policy, stateNotAuthorized, "no policy lets %s use target %s", s.who.User, s.target.Name())
-	case s.view.RequireToken() && s.who.Verified != identity.Signed:
-		return nil, refused(metrics.Policy, stateNotAuthorized, "target %s demands an identity proven by a token", s.target.Name())
+	if err := s.admit(); err != nil {
+		return nil, err
 	}
 	settings, err := s.asked.settings()
 	if err != nil {
@@ -145,7 +148,7 @@ func (s *session) authorize(ctx context.Context) (phase, error) {
 	if err := s.decideSettings(ctx, settings); err != nil {
 		return nil, err
 	}
-	if s.sessions.Add(1); s.sessions.Load() > int64(s.config.MaxSessions) {
+	if s.sessions.Add(1) > int64(s.config.MaxSessions) {
 		s.sessions.Add(-1)
 		return nil, refused(metrics.Busy, stateTooManySessions, "too many sessions")
 	}
@@ -162,6 +165,21 @@ func (s *session) authorize(ctx context.Context) (phase, error) {
 	s.settings = settings
 	s.conn.Reached(s.reached())
 	return s.login, nil
+}
+
+// admit asks whether the policies have a place for the session, and with which credential.
+func (s *session) admit() error {
+	switch {
+	case s.view.Empty():
+		return refused(metrics.Policy, stateNotAuthorized, "no policy lets %s use target %s", s.who.User, s.target.Name())
+	case s.view.RequireToken() && s.who.Verified != identity.Signed:
+		return refused(metrics.Policy, stateNotAuthorized, "target %s demands an identity proven by a token", s.target.Name())
+	}
+	var err error
+	if s.source, err = s.view.Credential(); err != nil {
+		return refused(metrics.Policy, stateNotAuthorized, "no credential: %v", err)
+	}
+	return nil
 }
 
 // decideSettings asks the policies about the parameters that the client sets by connecting.
@@ -186,18 +204,13 @@ func (s *session) decideSettings(ctx context.Context, settings []parameter) erro
 }
 
 // fetchCredential finds out what to log in with.
-func (s *session) fetchCredential(ctx context.Context) error {
-	source, err := s.view.Credential()
-	if err != nil {
-		return refused(metrics.Policy, stateNotAuthorized, "no credential: %v", err)
-	}
-	if source.Client {
+func (s *session) fetchCredential(ctx context.Context) (err error) {
+	if s.source.Client {
 		s.access.login.User = s.asked.get("user")
 		s.access.login.Password, err = s.askPassword()
 		return err
 	}
-	s.file = source.File
-	s.access.login, err = s.config.Credentials.Login(ctx, source.File)
+	s.access.login, err = s.config.Credentials.Login(ctx, s.source.File)
 	if err != nil {
 		return refused(metrics.Upstream, stateNotAuthorized, "the credential of target %s cannot be read", s.target.Name()).because(err)
 	}
@@ -206,12 +219,12 @@ func (s *session) fetchCredential(ctx context.Context) error {
 
 // greet is the phase that tells the client that it is in.
 func (s *session) greet(ctx context.Context) (phase, error) {
-	if s.catalog = s.Handler.catalog(s.access, s.file); s.catalog != nil {
+	if s.catalog = s.Handler.catalog(s.access, s.source.File); s.catalog != nil {
 		if _, err := s.catalog.snapshot(ctx); err != nil {
 			return nil, catalogRefusal(err)
 		}
 	}
-	if s.file == "" {
+	if s.source.Client {
 		s.access.login.Password = "" // the server has it, and the session's catalog where there is one
 	}
 	if err := s.conn.Open(); err != nil {
@@ -219,6 +232,7 @@ func (s *session) greet(ctx context.Context) (phase, error) {
 	}
 	s.key = s.cancels.add(s)
 	s.values = newValues(s.settings, s.reported)
+	s.client.SetWriteDeadline(time.Now().Add(startupTimeout))
 	greeting := appendNegotiation(nil, s.asked)
 	if _, err := s.client.Write(appendGreeting(greeting, s.reported, s.key, s.status)); err != nil {
 		return nil, err
@@ -237,11 +251,11 @@ func (s *session) refreshView() error {
 	if !ok || !reflect.DeepEqual(target.Spec, s.target.Spec) {
 		return refused(metrics.Policy, stateShutdown, "target %s was changed: connect again", s.target.Name())
 	}
-	view := set.View(s.target.Name(), s.subject())
-	if view.Empty() {
-		return refused(metrics.Policy, stateShutdown, "no policy lets %s use target %s any more", s.who.User, s.target.Name())
+	source := s.source
+	s.set, s.view = set, set.View(s.target.Name(), s.subject())
+	if err := s.admit(); err != nil || s.source.File != source.File || s.source.Client != source.Client {
+		return refused(metrics.Policy, stateShutdown, "the policies have no place for this session any more: connect again").because(err)
 	}
-	s.set, s.view = set, view
 	return nil
 }
 
@@ -281,8 +295,11 @@ func (s *session) finish(ctx context.Context, ended error) error {
 	if s.counted {
 		s.sessions.Add(-1)
 	}
-	if s.catalog != nil && s.file == "" {
+	if s.catalog != nil && s.source.Client {
 		s.catalog.close()
+	}
+	if s.tls {
+		s.client.Close() // says so inside TLS; the connection is the caller's
 	}
 	return failed
 }
