@@ -123,7 +123,7 @@ func (s *session) object(ctx context.Context, j *judgement, statements []*sql.St
 		j.decision.Policy, j.decision.Rule = "", ""
 	}
 	j.decision.Masks = s.sensitive(statements, snapshot)
-	j.held = j.held || s.view.Durability() == policy.Balanced && len(j.decision.Masks) > 0
+	j.held = j.held || s.durable == policy.Balanced && len(j.decision.Masks) > 0
 	return nil
 }
 
@@ -160,7 +160,7 @@ func explain(d policy.Decision) string {
 
 // holds tells whether the record must be durable before the reply is released, for what the statements do.
 func (s *session) holds(statements []*sql.Statement) bool {
-	switch s.view.Durability() {
+	switch s.durable {
 	case policy.Relaxed:
 		return false
 	case policy.Strict, policy.Reply:

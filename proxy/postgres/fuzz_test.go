@@ -238,6 +238,9 @@ func fuzzSession(t *testing.T, statements *sql.Parser) *session {
 	s := newSession(h, proxy.NewSession(&silent{}, proxy.Origin{}, &trail{}, h.config.Metrics))
 	s.target, _ = set.Target("db")
 	s.set, s.view = set, set.View("db", policy.Subject{User: "linux:ada"})
+	if err := s.admit(); err != nil {
+		t.Fatal(err)
+	}
 	s.values = newValues()
 	s.gate = &gate{conn: &silent{}, wait: func(int64) error { return nil }}
 	s.down = bufio.NewWriter(s.gate)

@@ -69,7 +69,7 @@ func (s *session) recordText(j *judgement, script *sql.Script) {
 	for _, st := range script.Statements {
 		secret = secret || st.Unknown != "" || st.HasPasswords
 	}
-	if secret || s.view.Record() == policy.RecordNone {
+	if secret || s.keep == policy.RecordNone {
 		return
 	}
 	j.request.Text = script.Redacted
@@ -85,7 +85,7 @@ func (s *session) begin(ctx context.Context, j *judgement, st *statement, p para
 	r := s.conn.Record(audit.KindRequest)
 	r.Seq = s.conn.NextSeq()
 	asked := j.request
-	if s.view.Record() == policy.RecordFull && asked.Text != "" && st != nil {
+	if s.keep == policy.RecordFull && asked.Text != "" && st != nil {
 		asked.Text, asked.Parameters = st.text, nil
 	}
 	if asked.Text != "" && len(p.shown) > 0 {
@@ -102,7 +102,7 @@ func (s *session) begin(ctx context.Context, j *judgement, st *statement, p para
 		q.denied = "postern: " + j.denied + " (record " + q.id + ")"
 		s.log.WithField("record", q.id).Info("Request refused")
 	}
-	if s.view.Durability() == policy.Strict {
+	if s.durable == policy.Strict {
 		if err := s.wait(ctx, q.index); err != nil {
 			return nil, err
 		}

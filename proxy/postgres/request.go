@@ -155,7 +155,7 @@ func (s *session) bind(f frame) error {
 	if err != nil {
 		return leaving(err)
 	}
-	portalName, name, values, err := readBind(head[header:], f.size, s.view.Record())
+	portalName, name, values, err := readBind(head[header:], f.size, s.keep)
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,8 @@ type session struct {
 	path      *searchPath
 	set       *policy.Set
 	view      *policy.View
+	durable   policy.Durability // of view, as keep is
+	keep      policy.Record
 	queue     *queue
 	upstream  net.Conn
 	pg        *pgconn.PgConn
@@ -179,6 +181,7 @@ func (s *session) admit() error {
 	if s.source, err = s.view.Credential(); err != nil {
 		return refused(metrics.Policy, stateNotAuthorized, "no credential: %v", err)
 	}
+	s.durable, s.keep = s.view.Durability(), s.view.Record()
 	return nil
 }
 
