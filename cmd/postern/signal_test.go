@@ -14,30 +14,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// counting says READY, counts a signal each time it comes, and ends by "quit" or SIGTERM.
-const counting = `trap 'echo GOT' %s; trap 'echo END; exit 7' TERM; echo READY; while :; do sleep 0.05; done`
-
 func TestSignalsReachTheCommandOnce(t *testing.T) {
 	w := newWorld(t, "linux:"+guest)
-	for name, number := range map[string]syscall.Signal{"INT": unix.SIGINT, "HUP": unix.SIGHUP, "QUIT": unix.SIGQUIT, "USR1": unix.SIGUSR1, "USR2": unix.SIGUSR2} {
-		t.Run(name, func(t *testing.T) {
-			before := rootPrograms(t)
-			p := w.start(t, "sh", "-c", strings.ReplaceAll(counting, "%s", name))
-			eventually(t, "the command ready", func() bool { return strings.Contains(p.stdout.String(), "READY") })
-			if err := p.Process.Signal(number); err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, "the signal", func() bool { return strings.Contains(p.stdout.String(), "GOT") })
-			if err := p.Process.Signal(unix.SIGTERM); err != nil {
-				t.Fatal(err)
-			}
-			r := p.end(t)
-			if got := strings.Count(r.stdout, "GOT"); got != 1 || r.code != 7 {
-				t.Errorf("got the signal %d times and exit code %d, want once and 7", got, r.code)
-			}
-			w.nothingLeft(t, before)
-		})
+	before := rootPrograms(t)
+	p := w.start(t, "sh", "-c", `for name in INT HUP QUIT USR1 USR2; do trap "echo GOT $name" $name; done
+		trap 'echo END; exit 7' TERM; echo READY; while :; do sleep 0.05; done`)
+	eventually(t, "the command ready", func() bool { return strings.Contains(p.stdout.String(), "READY") })
+	want := "READY\n"
+	for _, number := range []syscall.Signal{unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGINT} {
+		if err := p.Process.Signal(number); err != nil {
+			t.Fatal(err)
+		}
+		want += "GOT " + strings.TrimPrefix(unix.SignalName(number), "SIG") + "\n"
+		eventually(t, "the signal "+number.String(), func() bool { return len(p.stdout.String()) >= len(want) })
 	}
+	if err := p.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.end(t); r.stdout != want+"END\n" || r.code != 7 {
+		t.Errorf("got %q and exit code %d, want %q and 7", r.stdout, r.code, want+"END\n")
+	}
+	w.nothingLeft(t, before)
 }
 
 func TestBackgroundProcessesEndWithTheCommand(t *testing.T) {

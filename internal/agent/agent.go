@@ -43,6 +43,7 @@ type agent struct {
 	targets  *targets
 	token    *identity.TokenFile // nil without one
 	ca       *trust.CA
+	parser   *sql.Parser
 	metrics  *metrics.Metrics
 	trail    *audit.Log
 	recorder *recorder
@@ -65,6 +66,7 @@ func Run(ctx context.Context, o Options) (code int, err error) {
 		o: o, id: strings.ToLower(rand.Text()[:12]), signals: catchSignals(), metrics: metrics.New(),
 		targets:  &targets{resolve: net.DefaultResolver.LookupNetIP, log: o.Log},
 		policies: policies{files: o.Policies},
+		parser:   sql.New(sql.Options{}),
 	}
 	if a.user, err = findAccount(o.User); err != nil {
 		return 0, err
@@ -90,14 +92,14 @@ func Run(ctx context.Context, o Options) (code int, err error) {
 	if a.ca, err = trust.NewCA("Postern run " + a.id); err != nil {
 		return 0, err
 	}
-	if err := clear(ctx, o.Log); err != nil {
+	if err := clearDead(ctx, o.Log); err != nil {
 		return 0, err
 	}
 	return a.record(ctx)
 }
 
-// clear removes what is left of runs whose agent and keeper were killed.
-func clear(ctx context.Context, log logrus.FieldLogger) error {
+// clearDead removes what is left of runs whose agent and keeper were killed.
+func clearDead(ctx context.Context, log logrus.FieldLogger) error {
 	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
 	defer cancel()
 	_, err := redirect.Clear(ctx, "", log) // which says what it clears
@@ -147,7 +149,10 @@ func (a *agent) guard(ctx context.Context) (code int, err error) {
 	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
 	defer letGo()
 	var keepers errgroup.Group
-	keeper, err := startKeeper(a.id, a.o.Log)
+	keeper, err := startKeeper(a.id, func(died error) {
+		a.o.Log.WithError(died).Warn("Keeper died, another takes its place")
+		a.note(audit.KindAgentDegraded, "keeper", nil)
+	})
 	if err == nil {
 		ctx, cancel := context.WithCancel(ctx)
 		keepers.Go(func() error {
@@ -156,17 +161,17 @@ func (a *agent) guard(ctx context.Context) (code int, err error) {
 		})
 		code, err = a.serve(ctx)
 	}
-	a.ledger()
 	letGo()
-	return code, errors.Join(err, a.release(ctx), keepers.Wait())
+	err = errors.Join(err, a.release(ctx), keepers.Wait())
+	a.ledger() // now that nothing can connect any more
+	return code, errors.Join(err, a.kernel.Close())
 }
 
 // release ends the run, as the keeper does at the same time: whoever is first.
 func (a *agent) release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	err := errors.Join(a.kernel.Close(), redirect.Release(ctx, "", a.id))
-	if err != nil {
+	if err := redirect.Release(ctx, "", a.id); err != nil {
 		a.note(audit.KindAgentDegraded, "release", map[string]string{"run": a.id})
 		return err
 	}
@@ -177,11 +182,15 @@ func (a *agent) release(ctx context.Context) error {
 // serve listens, runs the command, and serves its connections until both it
 // and they have ended.
 func (a *agent) serve(ctx context.Context) (code int, err error) {
-	handler, closing, err := a.handler(ctx)
+	defer func() { err = errors.Join(err, a.parser.Close()) }()
+	if err := a.parser.Warm(ctx); err != nil {
+		return 0, fmt.Errorf("start the SQL parser: %w", err)
+	}
+	handler, err := a.handler()
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, closing()) }()
+	defer func() { err = errors.Join(err, handler.Close()) }()
 	listeners, err := a.kernel.Listen()
 	if err != nil {
 		return 0, err
@@ -209,7 +218,7 @@ func (a *agent) serve(ctx context.Context) (code int, err error) {
 // runCommand starts the command when all else is ready for it.
 func (a *agent) runCommand(ctx, accepting context.Context, working *errgroup.Group) (code int, err error) {
 	if a.o.MetricsAddress != "" {
-		s, err := newStatus(a.o.MetricsAddress, a.metrics, a.trail.Err, a.ready.Load)
+		s, err := newStatus(a.o.MetricsAddress, a.metrics, a.healthy, a.ready.Load)
 		if err != nil {
 			return 0, err
 		}
@@ -225,7 +234,7 @@ func (a *agent) runCommand(ctx, accepting context.Context, working *errgroup.Gro
 	if number := a.signals.pending(); number != 0 {
 		return 128 + number, nil
 	}
-	command, err := startCommand(ctx, a.o.Command, a.user, a.kernel.Command(), a.coreSize, a.o.Drain)
+	command, err := startCommand(ctx, a.o.Command, a.user, a.kernel.Command(), a.coreSize)
 	if err != nil {
 		return 0, err
 	}
@@ -235,19 +244,15 @@ func (a *agent) runCommand(ctx, accepting context.Context, working *errgroup.Gro
 	return command.wait(), nil
 }
 
-// handler makes what serves PostgreSQL, and what closes it.
-func (a *agent) handler(ctx context.Context) (*postgres.Handler, func() error, error) {
-	parser := sql.New(sql.Options{})
-	if err := parser.Warm(ctx); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("start the SQL parser: %w", err), parser.Close())
-	}
+// handler makes what serves PostgreSQL.
+func (a *agent) handler() (*postgres.Handler, error) {
 	dialer := net.Dialer{Timeout: dialTimeout}
-	handler, err := postgres.New(postgres.Config{
+	return postgres.New(postgres.Config{
 		Policy:      a.policies.current.Load,
 		Targets:     a.targets,
 		Identifier:  identifier{token: a.token, user: a.user},
 		Credentials: credential.NewFiles(a.user.uid),
-		Parser:      parser,
+		Parser:      a.parser,
 		CA:          a.ca,
 		Dial: func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", addr.String())
@@ -255,8 +260,7 @@ func (a *agent) handler(ctx context.Context) (*postgres.Handler, func() error, e
 		Metrics: a.metrics,
 		Log:     a.o.Log,
 	})
-	if err != nil {
-		return nil, nil, errors.Join(err, parser.Close())
-	}
-	return handler, func() error { return errors.Join(handler.Close(), parser.Close()) }, nil
 }
+
+// healthy tells why requests are refused that the policy allows, or nil.
+func (a *agent) healthy() error { return errors.Join(a.trail.Err(), a.parser.Err()) }

@@ -20,10 +20,13 @@ type command struct {
 	cmd *exec.Cmd
 }
 
+// killDelay is what a command gets between SIGTERM and SIGKILL when the agent
+// cannot go on.
+const killDelay = 5 * time.Second
+
 // startCommand starts the command inside the cgroup: it is never anywhere
-// else, so no instruction of its own runs unguarded. When ctx ends it is asked
-// to terminate, and killed after grace.
-func startCommand(ctx context.Context, words []string, user account, cgroup *os.File, coreSize uint64, grace time.Duration) (*command, error) {
+// else, so no instruction of its own runs unguarded. It ends when ctx does.
+func startCommand(ctx context.Context, words []string, user account, cgroup *os.File, coreSize uint64) (*command, error) {
 	groups := make([]string, 0, len(user.groups))
 	for _, gid := range user.groups {
 		groups = append(groups, strconv.FormatUint(uint64(gid), 10))
@@ -36,7 +39,7 @@ func startCommand(ctx context.Context, words []string, user account, cgroup *os.
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
-	cmd.WaitDelay = grace
+	cmd.WaitDelay = killDelay
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -98,7 +101,9 @@ func (s signals) forward(ctx context.Context, to *os.Process) {
 }
 
 // fromTerminal tells whether the command has the signal already: the terminal
-// sends those of its keys to its whole foreground process group.
+// sends those of its keys to its whole foreground process group. One of these
+// two that a process sends to the agent alone, while the agent is in the
+// foreground, cannot be told from them and is lost.
 func fromTerminal(one os.Signal) bool {
 	if one != unix.SIGINT && one != unix.SIGQUIT {
 		return false

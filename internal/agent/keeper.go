@@ -9,14 +9,16 @@ import (
 	"os/exec"
 	"sync"
 	"syscall"
-
-	"github.com/sirupsen/logrus"
+	"time"
 
 	"postern.dev/postern/internal/redirect"
 )
 
 // self is this very program, also when its file was replaced meanwhile.
 const self = "/proc/self/exe"
+
+// keeperLife is how long a keeper has to live to be replaced.
+const keeperLife = 100 * time.Millisecond
 
 // keeperPipe is the descriptor of the pipe in a keeper.
 const keeperPipe = 3
@@ -25,19 +27,19 @@ const keeperPipe = 3
 // the end of a pipe whose other end the agent alone holds, however the agent
 // ends. Nothing is ever written into the pipe.
 type keeper struct {
-	id  string
-	log logrus.FieldLogger
+	id   string
+	died func(error)
+	cmd  *exec.Cmd
 
 	mu   sync.Mutex
-	cmd  *exec.Cmd
 	hold *os.File // the agent's end; nil once it let go
 }
 
-// startKeeper starts the keeper of the run called id. It is a child of the
-// agent and so in its cgroup, but in a session of its own, where no signal of
-// the terminal reaches it.
-func startKeeper(id string, log logrus.FieldLogger) (*keeper, error) {
-	k := &keeper{id: id, log: log}
+// startKeeper starts the keeper of the run called id, which calls died before
+// it replaces one that died. It is a child of the agent and so in its cgroup,
+// but in a session of its own, where no signal of the terminal reaches it.
+func startKeeper(id string, died func(error)) (*keeper, error) {
+	k := &keeper{id: id, died: died}
 	return k, k.start()
 }
 
@@ -56,24 +58,29 @@ func (k *keeper) start() error {
 	if err := cmd.Start(); err != nil {
 		return errors.Join(fmt.Errorf("start keeper: %w", err), hold.Close())
 	}
+	k.cmd = cmd
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.cmd, k.hold = cmd, hold
+	k.hold = hold
 	return nil
 }
 
 // run replaces a keeper that dies, until ctx is done; then the keeper ends the
 // run, and run returns when it has.
 //
-// Errors: no keeper can be started any more, or it could not end the run.
+// Errors: no keeper can be started any more, or it dies at once.
 func (k *keeper) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, k.letGo)()
 	for {
+		started := time.Now()
 		err := k.cmd.Wait()
 		if ctx.Err() != nil {
-			return err
+			return nil // the agent releases too, and tells whether it could
 		}
-		k.log.WithError(err).Warn("Keeper died, another takes its place")
+		if time.Since(started) < keeperLife {
+			return fmt.Errorf("keep a keeper: %w", err)
+		}
+		k.died(err)
 		k.letGo()
 		if err := k.start(); err != nil {
 			return err
@@ -97,9 +104,6 @@ func (k *keeper) letGo() {
 // what remains of the command is killed before the guard goes.
 func Keep(id string) error {
 	pipe := os.NewFile(keeperPipe, "agent")
-	if pipe == nil {
-		return errors.New("keeper is started by run, not by hand")
-	}
 	if _, err := io.Copy(io.Discard, pipe); err != nil {
 		return fmt.Errorf("wait for agent: %w", err)
 	}

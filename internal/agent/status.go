@@ -18,8 +18,8 @@ type status struct {
 
 // newStatus listens on address.
 //
-// Shape: healthy tells why the trail cannot be written, or nil; ready tells
-// whether connections are served.
+// Shape: healthy tells why requests are refused that the policy allows, or nil;
+// ready tells whether connections are served.
 func newStatus(address string, m *metrics.Metrics, healthy func() error, ready func() bool) (*status, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -29,7 +29,7 @@ func newStatus(address string, m *metrics.Metrics, healthy func() error, ready f
 	mux.Handle("GET /metrics", m.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if healthy() != nil { // the reason is the log's
-			http.Error(w, "the trail cannot be written", http.StatusServiceUnavailable)
+			http.Error(w, "not healthy", http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
