@@ -80,6 +80,8 @@ CREATE FUNCTION speak() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     WHEN 'notice' THEN RAISE NOTICE 'address %', peek() USING DETAIL = peek(), HINT = peek();
     WHEN 'error' THEN RAISE EXCEPTION 'address %', peek() USING DETAIL = peek(), HINT = peek();
     WHEN 'code' THEN RAISE EXCEPTION '%', peek() USING ERRCODE = 'undefined_table';
+    WHEN 'value as code' THEN RAISE EXCEPTION 'x' USING ERRCODE = upper(left(peek(), 5));
+    WHEN 'dynamic' THEN EXECUTE format('SELECT %I', peek());
     WHEN 'names' THEN RAISE EXCEPTION 'x' USING ERRCODE = 'check_violation', COLUMN = peek(), CONSTRAINT = peek(), DATATYPE = peek(), TABLE = peek(), SCHEMA = peek();
     WHEN 'noticed names' THEN RAISE WARNING 'x' USING ERRCODE = 'check_violation', COLUMN = peek(), CONSTRAINT = peek(), DATATYPE = peek(), TABLE = peek(), SCHEMA = peek();
     WHEN 'notify' THEN PERFORM pg_notify('news', peek());
