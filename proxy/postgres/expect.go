@@ -237,6 +237,7 @@ func (q *queue) copyIn() error {
 		}
 	}
 	q.copying = true
+	q.moved.Broadcast()
 	return nil
 }
 

@@ -396,3 +396,14 @@ func (r *trail) failing(err error) {
 	defer r.mu.Unlock()
 	r.fail = err
 }
+
+// denials counts the requests that were refused.
+func (r *trail) denials() int {
+	n := 0
+	for _, record := range r.all() {
+		if record.Kind == audit.KindRequest && record.Decision.Action == policy.Deny.String() {
+			n++
+		}
+	}
+	return n
+}

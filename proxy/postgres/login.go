@@ -61,7 +61,7 @@ func (a access) config() (*pgconn.Config, error) {
 	c.KerberosSrvName, c.KerberosSpn = "", ""
 	c.ValidateConnect, c.AfterConnect, c.OAuthTokenProvider = nil, nil, nil
 	c.ConnectTimeout = 0 // the context's
-	c.MaxProtocolMessageBodyLen = maxText
+	c.MaxProtocolMessageBodyLen = maxLogin
 	if target.Spec.TLS.Mode != policy.VerifyFull {
 		c.RequireAuth = "scram-sha-256"
 	}

@@ -75,13 +75,15 @@ func (s *session) fromClient(ctx context.Context) error {
 		if err != nil {
 			return leaving(err)
 		}
-		switch fromClient[f.kind] {
-		case forward:
-			err = s.in.pass(s.up, header+f.size)
-		case inspect:
-			err = s.inspectRequest(ctx, f)
-		default:
+		switch v := fromClient[f.kind]; {
+		case v == refuse:
 			err = fmt.Errorf("%w: type %q from the client", errMalformed, f.kind)
+		case s.doomed && f.kind != 'S' && f.kind != 'X':
+			err = leaving(s.in.pass(io.Discard, header+f.size))
+		case v == forward:
+			err = leaving(s.in.pass(s.up, header+f.size))
+		default:
+			err = s.inspectRequest(ctx, f)
 		}
 		if err != nil {
 			return err

@@ -126,6 +126,7 @@ func TestRefusedStatementsEndAsTheServerWouldEndThem(t *testing.T) {
 
 	t.Run("in a pipeline", func(t *testing.T) {
 		conn := g.connect(t, "sslmode=disable")
+		denials := g.trail.denials()
 		pipe := conn.StartPipeline(t.Context())
 		pipe.SendQueryParams("INSERT INTO t VALUES (1)", nil, nil, nil, nil)
 		pipe.SendQueryParams("DROP TABLE t", nil, nil, nil, nil)
@@ -138,6 +139,9 @@ func TestRefusedStatementsEndAsTheServerWouldEndThem(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := describePipeline(t, pipe)
+		if n := g.trail.denials() - denials; n != 1 {
+			t.Errorf("got %d refused requests, want one: what comes behind it never runs", n)
+		}
 		if want := "result 42501 sync result sync "; got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

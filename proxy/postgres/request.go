@@ -42,6 +42,7 @@ func (s *session) inspectRequest(ctx context.Context, f frame) error {
 	case 'F':
 		return s.call(ctx, message, body)
 	case 'S':
+		s.doomed = false
 		return s.send(&expected{reply: replySync}, message)
 	case 'c', 'f':
 		return s.send(&expected{reply: endOfCopy}, message)
@@ -146,6 +147,7 @@ func (s *session) parse(ctx context.Context, message, body []byte) error {
 	if err != nil {
 		return err
 	}
+	s.doomed = true
 	return s.send(&expected{reply: replyParse, name: name, request: q}, poisonParse(name, q.id))
 }
 
@@ -194,6 +196,7 @@ func (s *session) execute(ctx context.Context, message, body []byte) error {
 		return err
 	}
 	if q.denied != "" {
+		s.doomed = true
 		return s.send(&expected{reply: replyExecute, request: q}, poisonExecute(q.id))
 	}
 	s.values.said(p.statement)

@@ -48,6 +48,7 @@ type session struct {
 	key       cancelKey
 	counted   bool
 	farewell  bool // the client took its leave
+	doomed    bool // a refused message makes the server ignore everything before the next Sync
 	torn      bool // the client has the beginning of a message and not its end
 	path      *searchPath
 	set       *policy.Set

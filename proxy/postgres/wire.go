@@ -16,9 +16,9 @@ const (
 	maxStatement   = 16 << 20 // bytes of a Query or Parse
 	maxControl     = 64 << 10 // bytes of a message that holds only names and numbers
 	maxDescription = 16 << 20 // bytes of a RowDescription: 1,664 columns with long names
-	maxText        = 1 << 20  // bytes of an error, notice or notification that is rewritten
+	maxText        = 16 << 20 // bytes of an error, notice, notification or parameter
+	maxLogin       = 64 << 10 // bytes of a message before the server has let Postern in
 	maxMaskedRow   = 64 << 20 // bytes of a DataRow that is masked; others are streamed
-	bindHead       = 64 << 10 // bytes of a Bind that are looked at: its names, and what is recorded of its values
 
 	clientBuffer = 16 << 10 // bytes read ahead from the client, and gathered for it
 	serverBuffer = 16 << 10 // bytes read ahead from the server, and gathered for it
