@@ -57,13 +57,13 @@ func (r *resolver) snapshot(bare bool) *snapshot {
 
 // rowFunctions lists the functions that take a row with a sensitive column, or any value at all.
 //
-// Source: PostgreSQL, src/include/catalog/pg_type.dat: record, any, anyelement,
-// anynonarray, anycompatible and anycompatiblenonarray.
+// Source: PostgreSQL, src/include/catalog/pg_type.dat: record, any, anyelement, anynonarray,
+// anycompatible, anycompatiblenonarray, and, as VARIADIC, anyarray and anycompatiblearray.
 func (r *resolver) rowFunctions() []string {
 	var names []string
 	for _, f := range r.onRows {
 		switch f.argument {
-		case 2249, 2276, 2283, 2776, 5077, 5079:
+		case 2249, 2276, 2283, 2776, 5077, 5079, 2277, 5078:
 		default:
 			if !r.carriers[f.argument] {
 				continue

@@ -202,6 +202,37 @@ func TestCatalogFollowsSensitiveColumns(t *testing.T) {
 	}
 }
 
+func TestCatalogKnowsFunctionsThatPassForColumns(t *testing.T) {
+	db := startServer(t)
+	db.exec(t, `CREATE TABLE users (id int, email text); CREATE TABLE heirs () INHERITS (users); CREATE TABLE others (id int);
+CREATE DOMAIN a_user AS users;
+CREATE FUNCTION of_row(users) RETURNS text LANGUAGE sql AS 'SELECT $1.email';
+CREATE FUNCTION of_row(others) RETURNS text LANGUAGE sql AS 'SELECT $1.id::text';
+CREATE FUNCTION of_domain(a_user, int DEFAULT 1) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION of_rows(VARIADIC users[]) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION of_anything(anyelement) RETURNS text LANGUAGE sql AS 'SELECT $1::text';
+CREATE FUNCTION of_many(VARIADIC anyarray) RETURNS text LANGUAGE sql AS 'SELECT $1::text';
+CREATE FUNCTION of_others(others) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION of_two(users, int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION of_text(text) RETURNS int LANGUAGE sql AS 'SELECT 1'`)
+	c, _ := catalogOf(t, db, "public.users.email")
+	want := []string{"email", "of_anything()", "of_domain()", "of_many()", "of_row()", "of_rows()"}
+	for _, relation := range []string{"users", "heirs"} {
+		if got := mustSnapshot(t, c).sensitive("", relation); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", relation, got, want)
+		}
+	}
+	if got := mustSnapshot(t, c).sensitive("", "others"); got != nil {
+		t.Errorf("others: got %q, want nothing", got)
+	}
+	s := mustSnapshot(t, c)
+	db.exec(t, "CREATE FUNCTION later(users) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+	c.expire()
+	if got := mustSnapshot(t, c); got == s || !slices.Contains(got.sensitive("", "users"), "later()") {
+		t.Error("got no function that was made later, want it")
+	}
+}
+
 func TestCatalogOfAnotherDatabaseMasksWhatTheServerKeepsOfThisOne(t *testing.T) {
 	db := startServer(t)
 	db.exec(t, "CREATE TABLE plain (id int); CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
