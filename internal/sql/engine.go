@@ -45,6 +45,9 @@ func (e *engine) parse(text string) (tree []byte, err error) {
 		}
 	}()
 	tree, err = parser.ParseToProtobuf(text)
+	if e.trapped.Load() { // in another caller, whose instance this one may have been given
+		return nil, errTrapped
+	}
 	if err == nil {
 		return tree, nil
 	}
