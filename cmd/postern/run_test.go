@@ -193,30 +193,34 @@ func TestMetricsAndHealthAreServed(t *testing.T) {
 	if got := client.ask(t); !strings.Contains(got, "42") {
 		t.Fatalf("got %q, want 42", got)
 	}
-	for path, wants := range map[string][]string{
-		"/healthz": {"ok\n"},
-		"/readyz":  {"ok\n"},
-		"/metrics": {
-			`postern_build_info{`, "postern_policy_loaded 1", "postern_audit_failed 0", `postern_kernel_connections_total{verdict="redirected"} 1`,
-			`postern_requests_total{action="allow",target="db"} 1`, `postern_sessions_total{target="db"} 1`, `postern_audit_records_total{kind="request"} 1`,
-		},
+	eventually(t, "an agent that is ready", func() bool { status, _ := get(t, address, "/readyz"); return status == http.StatusOK })
+	if status, body := get(t, address, "/healthz"); status != http.StatusOK || body != "ok\n" {
+		t.Errorf("got status %d and %q, want 200 and ok", status, body)
+	}
+	_, metrics := get(t, address, "/metrics")
+	for _, want := range []string{
+		`postern_build_info{`, "postern_policy_loaded 1", "postern_audit_failed 0", `postern_kernel_connections_total{verdict="redirected"} 1`,
+		`postern_requests_total{action="allow",target="db"} 1`, `postern_sessions_total{target="db"} 1`, `postern_audit_records_total{kind="request"} 1`,
 	} {
-		answer, err := http.Get("http://" + address + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(answer.Body)
-		answer.Body.Close()
-		if err != nil || answer.StatusCode != http.StatusOK {
-			t.Fatalf("got status %d and error %v for %s, want 200", answer.StatusCode, err, path)
-		}
-		for _, want := range wants {
-			if !strings.Contains(string(body), want) {
-				t.Errorf("got no %q from %s, want it in\n%s", want, path, body)
-			}
+		if !strings.Contains(metrics, "\n"+want) {
+			t.Errorf("got no %q, want it in\n%s", want, metrics)
 		}
 	}
 	client.close(t)
+}
+
+func get(t *testing.T, address, path string) (status int, body string) {
+	t.Helper()
+	answer, err := http.Get("http://" + address + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(text)
 }
 
 func TestVersionAndUnknownCommands(t *testing.T) {

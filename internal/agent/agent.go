@@ -183,9 +183,6 @@ func (a *agent) release(ctx context.Context) error {
 // and they have ended.
 func (a *agent) serve(ctx context.Context) (code int, err error) {
 	defer func() { err = errors.Join(err, a.parser.Close()) }()
-	if err := a.parser.Warm(ctx); err != nil {
-		return 0, fmt.Errorf("start the SQL parser: %w", err)
-	}
 	handler, err := a.handler()
 	if err != nil {
 		return 0, err
@@ -203,6 +200,7 @@ func (a *agent) serve(ctx context.Context) (code int, err error) {
 	sessions, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	working, failed := errgroup.WithContext(ctx)
+	working.Go(func() error { return a.warm(failed) })
 	for _, listener := range listeners {
 		working.Go(func() error { return server.Serve(accepting, sessions, listener) })
 	}
@@ -239,9 +237,16 @@ func (a *agent) runCommand(ctx, accepting context.Context, working *errgroup.Gro
 		return 0, err
 	}
 	working.Go(func() error { a.signals.forward(accepting, command.cmd.Process); return nil })
-	a.ready.Store(true)
-	defer a.ready.Store(false)
 	return command.wait(), nil
+}
+
+// warm gets the SQL parser ready, which takes seconds, while the command starts.
+func (a *agent) warm(ctx context.Context) error {
+	if err := a.parser.Warm(ctx); err != nil {
+		return fmt.Errorf("start the SQL parser: %w", err)
+	}
+	a.ready.Store(true)
+	return nil
 }
 
 // handler makes what serves PostgreSQL.
