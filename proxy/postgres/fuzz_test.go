@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -193,8 +194,10 @@ func FuzzServer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		s := fuzzSession(t, nil)
 		for _, e := range []*expected{
-			{reply: replyQuery, request: &request{}, statement: script()}, {reply: replyParse}, {reply: replyBind}, {reply: replyDescribe, ours: true, portal: &portal{}},
-			{reply: replyExecute, request: &request{}, portal: &portal{}}, {reply: replySync}, {reply: replyCall, request: &request{denied: "no"}}, {reply: endOfCopy},
+			{reply: replyQuery, request: &request{}, statement: script()},
+			{reply: replyParse}, {reply: replyBind, portal: &portal{}}, {reply: replyDescribe, ours: true, portal: &portal{}},
+			{reply: replyExecute, request: &request{}, portal: &portal{}}, {reply: replySync},
+			{reply: replyCall, request: &request{denied: "no"}}, {reply: endOfCopy},
 		} {
 			mustPush(t, s.queue, e)
 		}
@@ -228,13 +231,13 @@ func FuzzClient(f *testing.F) {
 // fuzzSession is a session that is logged in, without a server.
 func fuzzSession(t *testing.T, statements *sql.Parser) *session {
 	t.Helper()
-	set, err := policy.Parse("policy.yaml", []byte(fuzzPolicy))
+	set, err := fuzzSet()
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	h := &Handler{config: Config{Policy: func() *policy.Set { return set }, Parser: statements, Metrics: metrics.New(), Log: log}}
+	h := &Handler{config: Config{Policy: func() *policy.Set { return set }, Parser: statements, Metrics: fuzzMetrics(), Log: log}}
 	s := newSession(h, proxy.NewSession(&silent{}, proxy.Origin{}, &trail{}, h.config.Metrics))
 	s.target, _ = set.Target("db")
 	s.set, s.view = set, set.View("db", policy.Subject{User: "linux:ada"})
@@ -247,6 +250,12 @@ func fuzzSession(t *testing.T, statements *sql.Parser) *session {
 	s.up = bufio.NewWriter(io.Discard)
 	return s
 }
+
+// What a fuzzed session needs, and an input does not change, is made once.
+var (
+	fuzzSet     = sync.OnceValues(func() (*policy.Set, error) { return policy.Parse("policy.yaml", []byte(fuzzPolicy)) })
+	fuzzMetrics = sync.OnceValue(metrics.New)
+)
 
 const fuzzPolicy = `apiVersion: postern.dev/v1alpha1
 kind: Target
