@@ -4,7 +4,9 @@ GO        ?= go
 # The command that makes us root for what needs it; empty when we already are.
 AS_ROOT   := $(if $(filter 0,$(shell id -u)),,sudo env "PATH=$(PATH)" "HOME=$(HOME)")
 GOFLAGS   += -trimpath
-export GOFLAGS
+# Nothing of the product is C but the BPF programs; only the race detector needs cgo.
+CGO_ENABLED := 0
+export GOFLAGS CGO_ENABLED
 
 # Tests of the kernel side, tests that run the whole product, tests with goroutines that share memory.
 KERNEL := ./bpf/... ./internal/redirect/...
@@ -23,33 +25,33 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build packages ## guard an unmodified psql on this machine, start to finish, in under a minute
-	@CGO_ENABLED=0 $(GO) build -o bin/demo ./testenv/demo
+	@$(GO) build -o bin/demo ./testenv/demo
 	@$(AS_ROOT) bin/demo
 
 test: packages unit kernel e2e race fuzz ## run every test, as root, installing what it lacks
 
 unit: ## run the tests that need Go alone; others say what they miss
-	CGO_ENABLED=0 $(GO) test $(UNIT)
+	$(GO) test $(UNIT)
 
 kernel: ## run the redirect tests on the running kernel, as root
-	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 $(GO) test $(KERNEL)
+	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test $(KERNEL)
 
 e2e: packages ## run the tests of the whole product, as root
-	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 $(GO) test $(E2E)
+	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test $(E2E)
 
 race: packages ## run the tests of what starts goroutines under the race detector, as root
-	$(AS_ROOT) env $(STRICT) $(GO) test -race -short $(RACE)
+	$(AS_ROOT) env $(STRICT) CGO_ENABLED=1 "GOFLAGS=$(GOFLAGS)" $(GO) test -race -timeout 30m $(RACE)
 
 fuzz: ## fuzz every decoder for FUZZ_SECONDS in all
 	testenv/fuzz $(FUZZ_SECONDS)
 
 bench: build packages ## measure the overhead against a direct connection and print the README's table
-	@CGO_ENABLED=0 $(GO) build -o bin/bench ./testenv/bench
+	@$(GO) build -o bin/bench ./testenv/bench
 	@$(AS_ROOT) bin/bench
 
 build: ## build bin/postern
 	@echo "build: bin/postern"
-	@CGO_ENABLED=0 $(GO) build -o bin/postern ./cmd/postern
+	@$(GO) build -o bin/postern ./cmd/postern
 
 generate: ## rebuild the BPF objects and their bindings (needs clang)
 	$(GO) generate ./bpf

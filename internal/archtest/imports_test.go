@@ -23,13 +23,13 @@ type rule struct {
 var rules = []rule{
 	{"bpf", 0, []string{"github.com/cilium/ebpf"}},
 	{"internal/policy", 0, []string{"github.com/google/cel-go", "sigs.k8s.io/yaml"}},
-	{"internal/sql", 0, []string{"github.com/wasilibs/go-pgquery", "google.golang.org/protobuf"}},
+	{"internal/sql", 0, []string{"github.com/wasilibs/go-pgquery", "github.com/pganalyze/pg_query_go/v6", "google.golang.org/protobuf"}},
 	{"internal/mask", 0, nil},
 	{"internal/metrics", 0, []string{"github.com/prometheus/client_golang"}},
 
 	{"internal/workload", 1, nil},
 	{"internal/identity", 1, []string{"github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4"}},
-	{"internal/audit", 1, []string{"golang.org/x/mod/sumdb", "github.com/google/uuid"}},
+	{"internal/audit", 1, []string{"golang.org/x/mod/sumdb"}},
 	{"internal/credential", 1, []string{"sigs.k8s.io/yaml"}},
 	{"internal/trust", 1, nil},
 
