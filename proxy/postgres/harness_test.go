@@ -278,6 +278,7 @@ type trail struct {
 	records []audit.Record
 	waited  map[int64]bool
 	fail    error   // of every Append from now on
+	lose    error   // of every Wait from now on
 	invalid []error // of records that are not as the schema says
 }
 
@@ -312,7 +313,7 @@ func (r *trail) Wait(_ context.Context, index int64) error {
 		r.waited = make(map[int64]bool)
 	}
 	r.waited[index] = true
-	return nil
+	return r.lose
 }
 
 // validate checks a record, and what the log adds to it, against the schema.
@@ -395,6 +396,13 @@ func (r *trail) failing(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fail = err
+}
+
+// losing makes every Wait from now on fail.
+func (r *trail) losing(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lose = err
 }
 
 // denials counts the requests that were refused.

@@ -118,6 +118,16 @@ func TestRecordedBeforeForwarded(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a disk that fails ends the session before the reply", func(t *testing.T) {
+		g := guard(t, db, "", "", allowAll)
+		conn := g.connect(t, "sslmode=disable")
+		g.trail.losing(errors.New("input/output error"))
+		_, err := conn.Exec(t.Context(), "INSERT INTO t VALUES (1) RETURNING 'a reply'").ReadAll()
+		var answer *pgconn.PgError
+		if !errors.As(err, &answer) || answer.Code != stateTrail || answer.Severity != "FATAL" {
+			t.Errorf("got %v, want FATAL %s and no reply", err, stateTrail)
+		}
+	})
 	t.Run("a trail that fails ends the session", func(t *testing.T) {
 		g := guard(t, db, "", "", allowAll)
 		conn := g.connect(t, "sslmode=disable")

@@ -143,9 +143,15 @@ func serverLeft(err error) error {
 
 // stream passes a message to the client that is longer than the buffer.
 func (s *session) stream(in *reader, f frame) error {
-	s.torn = true
+	if err := s.down.Flush(); err != nil {
+		return err
+	}
+	s.gate.torn = true
 	err := in.pass(s.down, header+f.size)
-	s.torn = err != nil
+	if err == nil {
+		err = s.down.Flush()
+	}
+	s.gate.torn = err != nil
 	return err
 }
 
@@ -155,6 +161,7 @@ type gate struct {
 	wait func(index int64) error
 	held int64 // the last record to wait for; 0 where there is none
 	sent int64 // bytes
+	torn bool  // the client has the beginning of a message and not its end
 }
 
 // Write sends p.
@@ -167,6 +174,7 @@ func (g *gate) Write(p []byte) (int, error) {
 	}
 	n, err := g.conn.Write(p)
 	g.sent += int64(n)
+	g.torn = g.torn || err != nil && n > 0
 	return n, err
 }
 

@@ -408,7 +408,14 @@ func (s *session) pass(in *reader, f frame) error {
 	return s.write(message)
 }
 
+// write gathers a message for the client. The buffer holds whole messages only, so
+// that what is not sent at the end leaves no beginning of one behind.
 func (s *session) write(message []byte) error {
+	if len(message) > s.down.Available() {
+		if err := s.down.Flush(); err != nil {
+			return err
+		}
+	}
 	_, err := s.down.Write(message)
 	return err
 }

@@ -49,7 +49,6 @@ type session struct {
 	counted   bool
 	farewell  bool // the client took its leave
 	doomed    bool // a refused message makes the server ignore everything before the next Sync
-	torn      bool // the client has the beginning of a message and not its end
 	path      *searchPath
 	set       *policy.Set
 	view      *policy.View
@@ -331,7 +330,7 @@ func (s *session) sayLast(r *refusal) error {
 		message += " (record " + record.ID + ")"
 		failed = s.conn.Refuse(record, r.reason, r.code, r.message)
 	}
-	if r.code == "" || s.torn {
+	if r.code == "" || s.gate != nil && s.gate.torn {
 		return failed
 	}
 	s.client.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
