@@ -290,13 +290,13 @@ func smallDisk(t *testing.T, kind string) string {
 	t.Helper()
 	testenv.Need(t, os.Geteuid() == 0, "root, to mount a small file system")
 	dir := t.TempDir()
-	args := []string{"-t", "tmpfs", "-o", "size=20m", "tmpfs", dir}
+	args := []string{"-t", "tmpfs", "-o", "size=40m", "tmpfs", dir}
 	if kind == "ext4" {
 		image := filepath.Join(t.TempDir(), "image")
 		if err := os.WriteFile(image, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Truncate(image, 26<<20); err != nil {
+		if err := os.Truncate(image, 46<<20); err != nil {
 			t.Fatal(err)
 		}
 		_, err := exec.LookPath("mkfs.ext4")
@@ -324,7 +324,8 @@ func TestFullDiskRefusesRequestsAndStillTakesOutcomes(t *testing.T) {
 			f.dir = filepath.Join(disk, "log")
 			f.o.Dir = f.dir
 			ballast := filepath.Join(disk, "ballast")
-			if err := os.WriteFile(ballast, make([]byte, 5<<20), 0o600); err != nil {
+			// As much as each of the log's files may grow by at once, whichever comes first.
+			if err := os.WriteFile(ballast, make([]byte, 15<<20), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			f.write(t, func(l *Log) {

@@ -71,8 +71,8 @@ func (g *growing) grow(size int64) error {
 	zeros := make([]byte, min(size-room, 1<<20))
 	for at := room; at < size; {
 		n, err := g.file.WriteAt(zeros[:min(size-at, int64(len(zeros)))], at)
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			return errors.Join(ErrFull, g.file.Truncate(room))
+		if err := full(err); errors.Is(err, ErrFull) {
+			return errors.Join(err, g.file.Truncate(room))
 		}
 		if err != nil {
 			return fmt.Errorf("grow audit log: %w", err)
@@ -84,6 +84,14 @@ func (g *growing) grow(size int64) error {
 	}
 	g.room.Store(size)
 	return nil
+}
+
+// full is err, and [ErrFull] as well where that is what the kernel means.
+func full(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
 }
 
 // append writes b at the end, in one call.

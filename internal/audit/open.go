@@ -47,10 +47,10 @@ func Open(o Options) (*Log, error) {
 	name := o.Clock().UTC().Format(nameTime) + "-" + randomName()
 	l, err := create(o, name)
 	if err != nil {
-		return nil, fmt.Errorf("open audit log in %s: %w", o.Dir, err)
+		return nil, fmt.Errorf("open audit log in %s: %w", o.Dir, full(err))
 	}
 	if err := l.begin(name); err != nil {
-		err = errors.Join(err, l.closeFiles(), os.RemoveAll(filepath.Join(o.Dir, o.Node, hiddenPrefix+name)))
+		err = errors.Join(full(err), l.closeFiles(), os.RemoveAll(filepath.Join(o.Dir, o.Node, hiddenPrefix+name)))
 		return nil, fmt.Errorf("open audit log in %s: %w", o.Dir, err)
 	}
 	return l, nil
