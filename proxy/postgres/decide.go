@@ -91,6 +91,7 @@ func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql
 	} else if err := s.object(ctx, j, statements); err != nil {
 		return nil, err
 	}
+	j.wouldMask(answer.Would)
 	s.recordText(j, script)
 	if j.denied == "" && movesPath(statements) {
 		s.path = nil
@@ -139,6 +140,19 @@ func (s *session) sensitive(statements []*sql.Statement, snapshot *snapshot) []s
 	}
 	slices.Sort(columns)
 	return slices.Compact(columns)
+}
+
+// wouldMask adds to the verdict of each observed policy what is masked with it
+// in force: masks are the Target's, and hold already.
+func (j *judgement) wouldMask(observed []policy.Verdict) {
+	if len(j.decision.Masks) == 0 {
+		return
+	}
+	for _, would := range observed {
+		j.decision.Would = append(j.decision.Would, audit.Verdict{
+			Action: "mask", Policy: would.Policy, Reason: strings.Join(j.decision.Masks, ", "),
+		})
+	}
 }
 
 func (j *judgement) deny(why string) {

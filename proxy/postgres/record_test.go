@@ -186,3 +186,21 @@ func TestObservedPoliciesOnlySayWhatTheyWouldDo(t *testing.T) {
 		t.Errorf("got %+v, want it allowed, and that agents would deny it", got)
 	}
 }
+
+func TestObservedPoliciesSayWhatWouldBeMasked(t *testing.T) {
+	db := startServer(t)
+	db.MustExec(t, db.database, "CREATE TABLE people (id int, email text); GRANT SELECT ON people TO app; INSERT INTO people VALUES (1, 'ada@example.com')")
+	g := guard(t, db, `sensitive: [{columns: ["public.people.email"], mask: redact}]`, "mode: observe", `{name: reads, allow: [SELECT], relations: ["public.*"]}`)
+	conn := g.connect(t, "sslmode=disable")
+	rows, err := conn.Exec(t.Context(), "SELECT * FROM people").ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(rows[0].Rows[0][1]); got != "***" {
+		t.Errorf("got %q, want it masked: masks are the target's", got)
+	}
+	want := []audit.Verdict{{Action: "allow", Policy: "agents", Rule: "reads"}, {Action: "mask", Policy: "agents", Reason: "public.people.email"}}
+	if got := g.trail.of(t, audit.KindRequest, 1)[0].Decision.Would; !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
