@@ -34,16 +34,16 @@ const (
 //
 // Shape: the order of the fields is the order of the keys in the line.
 type Record struct {
-	V       int       `json:"v"`
-	Log     string    `json:"log"`
-	Index   int64     `json:"index"`
-	ID      string    `json:"id"`
-	Time    time.Time `json:"time"`
-	Kind    Kind      `json:"kind"`
-	Session string    `json:"session,omitempty"`
-	Seq     int64     `json:"seq,omitempty"` // number of the request within its session, from 1
-	Node    string    `json:"node"`
-	Agent   string    `json:"agent"`
+	V       int       `json:"v"`                 // version of this schema
+	Log     string    `json:"log"`               // node and instance that the log belongs to
+	Index   int64     `json:"index"`             // position in the log, from 0
+	ID      string    `json:"id"`                // UUID version 7
+	Time    time.Time `json:"time"`              // UTC, RFC 3339 with nanoseconds
+	Kind    Kind      `json:"kind"`              // what the record is about
+	Session string    `json:"session,omitempty"` // UUID version 7
+	Seq     int64     `json:"seq,omitempty"`     // number of the request within its session, from 1
+	Node    string    `json:"node"`              // host name
+	Agent   string    `json:"agent"`             // version
 	// RequestID is the request that an outcome or a cancel belongs to, and
 	// RequestLog the log it lies in when that is another one.
 	RequestID  string `json:"request_id,omitempty"`
@@ -68,21 +68,21 @@ type Record struct {
 
 // Workload is who connected: what the kernel saw and what was proven.
 type Workload struct {
-	Namespace      string   `json:"namespace,omitempty"`
-	Pod            string   `json:"pod,omitempty"`
-	UID            string   `json:"uid,omitempty"` // of the pod
-	ServiceAccount string   `json:"service_account,omitempty"`
-	Container      string   `json:"container,omitempty"`
-	Image          string   `json:"image,omitempty"`
-	User           string   `json:"user,omitempty"` // the proven subject, qualified: "linux:ada", "ci:acme/reports"
-	Groups         []string `json:"groups,omitempty"`
-	PID            uint32   `json:"pid,omitempty"`
-	Process        string   `json:"process,omitempty"` // comm: the process chooses it
-	Exe            string   `json:"exe,omitempty"`
-	LinuxUID       uint32   `json:"linux_uid"`
-	LinuxUser      string   `json:"linux_user,omitempty"`
-	Cgroup         uint64   `json:"cgroup,omitempty"`
-	Verified       string   `json:"verified,omitempty"` // "kernel" or "token"
+	Namespace      string   `json:"namespace,omitempty"`       // of the pod
+	Pod            string   `json:"pod,omitempty"`             // its name
+	UID            string   `json:"uid,omitempty"`             // of the pod
+	ServiceAccount string   `json:"service_account,omitempty"` // of the pod
+	Container      string   `json:"container,omitempty"`       // its name
+	Image          string   `json:"image,omitempty"`           // with digest
+	User           string   `json:"user,omitempty"`            // the proven subject, qualified: "linux:ada", "ci:acme/reports"
+	Groups         []string `json:"groups,omitempty"`          // proven, qualified
+	PID            uint32   `json:"pid,omitempty"`             // in the initial namespace
+	Process        string   `json:"process,omitempty"`         // comm: the process chooses it
+	Exe            string   `json:"exe,omitempty"`             // file that the process ran when it connected
+	LinuxUID       uint32   `json:"linux_uid"`                 // of the process
+	LinuxUser      string   `json:"linux_user,omitempty"`      // its name
+	Cgroup         uint64   `json:"cgroup,omitempty"`          // id
+	Verified       string   `json:"verified,omitempty"`        // "kernel" or "token"
 	Token          *Token   `json:"token,omitempty"`
 }
 
@@ -111,14 +111,14 @@ type Claimed struct {
 
 // Target is what was connected to.
 type Target struct {
-	Name              string `json:"name,omitempty"` // empty when the address belongs to no Target
-	Protocol          string `json:"protocol,omitempty"`
-	Address           string `json:"address,omitempty"`
-	Host              string `json:"host,omitempty"`
-	TLS               string `json:"tls,omitempty"`
-	Database          string `json:"database,omitempty"`
-	User              string `json:"user,omitempty"` // the role that Postern logged in as
-	CredentialVersion string `json:"credential_version,omitempty"`
+	Name              string `json:"name,omitempty"`               // empty when the address belongs to no Target
+	Protocol          string `json:"protocol,omitempty"`           // postgres
+	Address           string `json:"address,omitempty"`            // as dialled
+	Host              string `json:"host,omitempty"`               // name that the Target gives it
+	TLS               string `json:"tls,omitempty"`                // mode: verify-full, require or disable
+	Database          string `json:"database,omitempty"`           // as asked for
+	User              string `json:"user,omitempty"`               // the role that Postern logged in as
+	CredentialVersion string `json:"credential_version,omitempty"` // of the login, never the login
 }
 
 // Request is what was asked for.
@@ -128,13 +128,13 @@ type Target struct {
 // and Truncated set. Parameters are literals in the protocol's own notation,
 // so that a NULL differs from the text of the same spelling.
 type Request struct {
-	Operations  []string `json:"operations"`
-	Relations   []string `json:"relations"`
-	Functions   []string `json:"functions"`
-	Text        string   `json:"text,omitempty"`
-	Fingerprint string   `json:"fingerprint,omitempty"`
-	Parameters  []string `json:"parameters,omitempty"`
-	Truncated   bool     `json:"truncated"`
+	Operations  []string `json:"operations"`            // words, as policies use them
+	Relations   []string `json:"relations"`             // "schema.name", or as written where the schema is not known
+	Functions   []string `json:"functions"`             // likewise
+	Text        string   `json:"text,omitempty"`        // commitment to the text; joined for readers
+	Fingerprint string   `json:"fingerprint,omitempty"` // equal for texts that differ in literals alone
+	Parameters  []string `json:"parameters,omitempty"`  // commitments to the parameters; joined for readers
+	Truncated   bool     `json:"truncated"`             // a value was longer than is kept
 }
 
 // Decision is what the policies said.
@@ -143,14 +143,14 @@ type Decision struct {
 	Policy string    `json:"policy,omitempty"`
 	Rule   string    `json:"rule,omitempty"`
 	Reason string    `json:"reason,omitempty"`
-	Hash   string    `json:"hash"` // of the policies that decided
-	Masks  []string  `json:"masks,omitempty"`
+	Hash   string    `json:"hash"`            // of the policies that decided
+	Masks  []string  `json:"masks,omitempty"` // sensitive columns of the relations it names
 	Would  []Verdict `json:"would,omitempty"`
 }
 
 // Verdict is what an observed policy would have said.
 type Verdict struct {
-	Action string `json:"action"` // "deny" or "mask"
+	Action string `json:"action"` // "allow", "deny" or "mask"
 	Policy string `json:"policy"`
 	Rule   string `json:"rule,omitempty"`
 	Reason string `json:"reason,omitempty"`
@@ -160,11 +160,11 @@ type Verdict struct {
 //
 // Shape: Code is the SQLSTATE or status code, never the server's message.
 type Outcome struct {
-	Status     Status           `json:"status"`
-	Code       string           `json:"code,omitempty"`
-	Rows       int64            `json:"rows"`
-	Bytes      int64            `json:"bytes"`
-	DurationUS int64            `json:"duration_us"`
+	Status     Status           `json:"status"`           // ok, error, refused, canceled or unknown
+	Code       string           `json:"code,omitempty"`   // SQLSTATE
+	Rows       int64            `json:"rows"`             // that the client received, or changed
+	Bytes      int64            `json:"bytes"`            // of the rows
+	DurationUS int64            `json:"duration_us"`      // µs
 	Masked     map[string]int64 `json:"masked,omitempty"` // values masked, by column
 }
 
