@@ -16,7 +16,7 @@ UNIT    = $(shell $(GO) list ./... 2>/dev/null | grep -v -e /bpf -e /internal/re
 STRICT := POSTERN_TEST_STRICT=1
 
 # Seconds of fuzzing in all, shared by every fuzz target.
-FUZZ_SECONDS ?= 240
+FUZZ_SECONDS ?= 120
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit kernel e2e race fuzz bench build generate fmt lint verify packages
