@@ -48,7 +48,7 @@ func TestRepliesAreTheServersToTheByte(t *testing.T) {
 		{"COPY in that the client gives up", join(text('Q', "COPY t FROM STDIN\x00"), text('d', "6\tsix\n"), text('f', "no\x00"), text('Q', "SELECT 1\x00")), 2},
 		{"COPY in, extended, with a Sync that is not read", join(parse("", "COPY t FROM STDIN"), bind("", ""), execute("", 0), sync,
 			text('d', "1\tone\n"), message('c'), sync), 1},
-		{"a deferred error at Sync", join(text('Q', "CREATE TEMP TABLE d (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)\x00"),
+		{"a deferred error at Sync", join(text('Q', "CREATE TABLE d (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)\x00"),
 			parse("", "INSERT INTO d VALUES (1), (1)"), bind("", ""), execute("", 0), sync, text('Q', "DROP TABLE IF EXISTS d\x00")), 3},
 		{"a function by its number", text('F', "\x00\x00\x03\x5d\x00\x00\x00\x00\x00\x00"), 1}, // current_database
 	} {
