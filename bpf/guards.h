@@ -64,10 +64,10 @@ struct {
 
 enum counter {
 	SEEN,       /* connects to guarded destinations */
-	REDIRECTED, /* of these, led to the listener */
+	REDIRECTED, /* of these, arrived at the listener */
 	REFUSED,    /* connects, binds, datagrams */
 	DROPPED,    /* packets that went around connect */
-	OTHERS,     /* refused to the user's other processes */
+	OTHERS,     /* refused to other processes */
 	COUNTERS,
 };
 

@@ -169,6 +169,7 @@ static ALWAYS_INLINE void receive(struct bpf_sock_ops *op, struct bpf_sock *sk)
 		return;
 	bpf_sk_storage_get(&accepted, sk, o, BPF_SK_STORAGE_GET_F_CREATE);
 	bpf_map_delete_elem(&tuples, &t);
+	count(REDIRECTED);
 }
 
 /* A connect that was refused, or given up, must not lend its record to whoever

@@ -118,7 +118,6 @@ static ALWAYS_INLINE enum verdict on_connect(struct bpf_sock_addr *ctx, bool v4)
 	if (!remember(ctx, &a))
 		return unreachable();
 	redirect(ctx, run, &a, v4);
-	count(REDIRECTED);
 	return PROCEED;
 }
 
@@ -288,14 +287,18 @@ static ALWAYS_INLINE enum verdict on_others(struct bpf_sock_addr *ctx, bool v4)
 	__u32 guard;
 	bool inside;
 
-	if (!run || (__u32)bpf_get_current_uid_gid() != run->uid || !has_ports(ctx))
+	if (!run || !has_ports(ctx))
 		return PROCEED;
 	a = dialled(ctx, v4);
+	if (ctx->protocol == IPPROTO_TCP && is_listener(run, &a, ctx->user_port)) {
+		if (ctx->sk && bpf_sk_storage_get(&client, ctx->sk, NULL, 0))
+			return PROCEED;
+		return forbidden(OTHERS); /* whoever it is: each would be a record */
+	}
+	if ((__u32)bpf_get_current_uid_gid() != run->uid)
+		return PROCEED;
 	guard = find(&a, ctx->user_port);
 	if (!guard)
-		return PROCEED;
-	if (is_listener(run, &a, ctx->user_port) && ctx->sk &&
-	    bpf_sk_storage_get(&client, ctx->sk, NULL, 0))
 		return PROCEED;
 	/* A task of the command whose socket is not: handed over from outside. */
 	inside = bpf_get_current_ancestor_cgroup_id(COMMAND_LEVEL) == run->command;

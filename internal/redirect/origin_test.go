@@ -146,6 +146,19 @@ func TestNoOriginForOthers(t *testing.T) {
 		}
 		return <-errs
 	}
+	t.Run("the kernel refuses whoever was not led there", func(t *testing.T) {
+		err := w.here.Do(func() error {
+			_, err := net.Dial("tcp4", w.listeners[0].Addr().String())
+			return err
+		})
+		if !errors.Is(err, unix.EPERM) {
+			t.Errorf("got %v, want %v", err, unix.EPERM)
+		}
+	})
+	// What follows must hold without that hook.
+	if err := detachRoot(w.run.place); err != nil {
+		t.Fatal(err)
+	}
 	t.Run("straight to the port", func(t *testing.T) {
 		if got := outside(t, loopback(0)); !errors.Is(got, ErrNoOrigin) {
 			t.Errorf("got %v, want %v", got, ErrNoOrigin)

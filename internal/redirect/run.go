@@ -3,6 +3,7 @@ package redirect
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"sync"
@@ -58,8 +59,14 @@ func New(o Options) (*Run, error) {
 		return nil, err
 	}
 	r := &Run{place: placeOf(root, o.ID), log: o.Log}
-	if err := r.place.make(); err != nil {
-		return nil, err
+	for tries := 1; ; tries++ {
+		err := r.place.make()
+		if err == nil {
+			break
+		}
+		if tries == 3 || !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
 	if err := r.start(o); err != nil {
 		return nil, errors.Join(err, r.Close(), r.place.abandon())
