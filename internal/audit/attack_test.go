@@ -178,6 +178,17 @@ var attacks = []struct {
 	},
 	fault: FaultRecordsAdded,
 }, {
+	name:   "begins a line behind a closed log",
+	attack: func(t *testing.T, v *victim) { beginLine(t, v) },
+	fault:  FaultRecordsAdded,
+}, {
+	name: "begins a line behind a closed log, which the next agent finds",
+	attack: func(t *testing.T, v *victim) {
+		beginLine(t, v)
+		v.write(t, func(*Log) {})
+	},
+	fault: FaultRecordsAdded,
+}, {
 	name: "adds records to an earlier log whose agent was killed",
 	attack: func(t *testing.T, v *victim) {
 		cutNewest(t, v.second, 1)
@@ -238,3 +249,9 @@ var attacks = []struct {
 	attack: func(t *testing.T, v *victim) { remove(t, v.first, hashesFile) },
 	fault:  FaultHashes,
 }}
+
+// beginLine leaves what a killed agent could have left, behind the newest log's end.
+func beginLine(t *testing.T, v *victim) {
+	t.Helper()
+	change(t, v.second, firstLeaves, func(b []byte) []byte { return append(bytes.TrimRight(b, "\x00"), `{"v":0,"log":`...) })
+}

@@ -130,8 +130,8 @@ func (h *history) add(dir, id string, kept checkpoint) error {
 		return fmt.Errorf("read %s: %w", dir, err)
 	}
 	p := &Previous{Log: id, State: StateUnclean, Size: found.size, Root: found.root.String()}
-	if found.stopped && !found.torn {
-		p.State = StateClosed
+	if found.stopped {
+		p.State = StateClosed // what stands behind is not its agent's: it stays for Verify to find
 	}
 	last := found.last
 	if kept.log == id && kept.size > last.size && found.signed(kept) {
@@ -184,7 +184,6 @@ type inspection struct {
 	last    checkpoint       // the largest that this key signed
 	open    map[string]*head // requests without an outcome
 	stopped bool             // its last record is agent.stop
-	torn    bool             // something is behind its last good record
 	segment int              // of its last good record
 	leafEnd int64
 }
@@ -217,11 +216,9 @@ func (f *inspection) readAll(dir, id string) error {
 	defer values.close()
 	var tree edge
 	defer func() { f.size, f.root = tree.size, tree.root() }()
-	f.torn = true // unless the end is found
 	for {
 		line, err := leaves.read()
 		if err != nil {
-			f.torn = leaves.unfinished() || errors.Is(err, errLongLine)
 			return nil
 		}
 		r, err := decodeHead(line)

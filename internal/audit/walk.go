@@ -383,7 +383,7 @@ func (w *walk) finish(live, torn bool) {
 	switch {
 	case live:
 		w.report.State = StateLive
-	case w.last == KindAgentStop && !torn:
+	case w.last == KindAgentStop:
 		w.report.State = StateClosed
 	}
 	w.finishValues()
@@ -413,6 +413,10 @@ func (w *walk) finishRecords(torn bool) {
 	if cut != nil {
 		w.problem(FaultRecordsCut, n, "", fmt.Sprintf(
 			"%s covers %d records and %d are there: those from %d on were removed", cut.by, cut.size, n, n))
+		return
+	}
+	if torn && w.last == KindAgentStop {
+		w.problem(FaultRecordsAdded, n, "", "something stands behind agent.stop, after which no agent writes")
 		return
 	}
 	if w.end != nil {
