@@ -235,30 +235,32 @@ func (s *session) carried(statements []*sql.Statement) ([]*sql.Statement, error)
 			if err != nil {
 				return nil, err
 			}
-			switch mine, ok := prepared[st.Name]; {
-			case ok:
+			if mine, ok := prepared[st.Name]; ok {
 				carried = append(carried, mine)
-			case found != nil:
-				carried = append(carried, found.script.Statements...)
-			default:
-				carried = append(carried, unknown("EXECUTE of a name that nothing was prepared under"))
+			} else {
+				carried = append(carried, byName(found, "EXECUTE of a name that nothing known here was prepared under")...)
 			}
 		case sql.Fetch:
-			found, err := s.lookupCursor(st.Name)
+			found, err := s.fetched(st.Name)
 			if err != nil {
 				return nil, err
 			}
-			switch mine, ok := declared[st.Name]; {
-			case ok:
+			if mine, ok := declared[st.Name]; ok {
 				carried = append(carried, mine)
-			case found != nil:
-				carried = append(carried, found.script.Statements...)
-			case s.catalog != nil:
-				carried = append(carried, unknown("FETCH from a cursor that was not declared here"))
+			} else {
+				carried = append(carried, byName(found, "FETCH from a cursor that was neither declared nor bound here")...)
 			}
 		}
 	}
 	return carried, nil
+}
+
+// byName is what a name runs. What is itself run by a name could have got another meaning since.
+func byName(found *statement, why string) []*sql.Statement {
+	if found == nil || found.named {
+		return []*sql.Statement{unknown(why)}
+	}
+	return found.script.Statements
 }
 
 func unknown(why string) *sql.Statement {

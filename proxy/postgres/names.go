@@ -214,10 +214,10 @@ func (q *queue) portal(name string) (p *portal, pending bool) {
 	return q.names.portals[name], false
 }
 
-// cursor is statement for a cursor of SQL: what its DECLARE carries.
+// cursor is statement for a cursor of SQL: what its DECLARE carries. Portals share its names.
 func (q *queue) cursor(name string) (st *statement, pending bool) {
 	for _, e := range q.due {
-		if e.renames() {
+		if e.renames() || e.reply == replyBind && e.name == name || e.reply == replyClose && e.onPortal && e.name == name {
 			return nil, true
 		}
 	}

@@ -295,6 +295,19 @@ func (s *session) lookupCursor(name string) (st *statement, err error) {
 	return st, err
 }
 
+// fetched tells what FETCH reads: a cursor of SQL, or a portal that was bound under its name.
+func (s *session) fetched(name string) (*statement, error) {
+	st, err := s.lookupCursor(name)
+	if err != nil || st != nil {
+		return st, err
+	}
+	p, err := s.lookupPortal(name)
+	if err != nil || p == nil {
+		return nil, err
+	}
+	return p.statement, nil
+}
+
 // remembered gives a text that was run before its decision back.
 func (s *session) remembered(text string, script *sql.Script) *statement {
 	if st, ok := s.recent[script]; ok && st.text == text {
