@@ -115,8 +115,11 @@ func printReport(out io.Writer, r *audit.Report) error {
 	var records, values int64
 	for _, l := range r.Logs {
 		records, values = records+l.Records, values+l.Values
-		fmt.Fprintf(&p, "%s  %s, %d records, %d of them covered by signatures, %s to %s\n", safe(l.ID), l.State,
-			l.Records, l.Covered, l.First.Local().Format(shortTime), l.Last.Local().Format(shortTime))
+		fmt.Fprintf(&p, "%s  %s, %d records, %d of them covered by signatures", safe(l.ID), l.State, l.Records, l.Covered)
+		if l.Records > 0 {
+			fmt.Fprintf(&p, ", %s to %s", l.First.Local().Format(shortTime), l.Last.Local().Format(shortTime))
+		}
+		p.WriteByte('\n')
 	}
 	for _, w := range r.Warnings {
 		fmt.Fprintf(&p, "\nWARNING  %s\n", describe(w))
@@ -125,7 +128,11 @@ func printReport(out io.Writer, r *audit.Report) error {
 		fmt.Fprintf(&p, "\nPROBLEM  %s\n         %s\n", describe(problem), advice(problem.Fault))
 	}
 	if len(r.Problems) == 0 {
-		fmt.Fprintf(&p, "\nThe trail verifies: logs %d, records %d, values %d.\n", len(r.Logs), records, values)
+		but := ""
+		if len(r.Warnings) > 0 {
+			but = fmt.Sprintf(", but for the warnings above (%d)", len(r.Warnings))
+		}
+		fmt.Fprintf(&p, "\nThe trail verifies%s: logs %d, records %d, values %d.\n", but, len(r.Logs), records, values)
 	}
 	_, err := io.WriteString(out, p.String())
 	return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"time"
@@ -52,8 +53,16 @@ the policy allows; nothing else is touched. The command runs as the user who cal
 
 The exit code is the command's, 128 and the signal's number when a signal ended it, 125 when run
 itself failed, 126 when the command cannot be executed, 127 when it is not found.`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return ended{code: runFailed, err: errors.New("no command is given: put it behind --, as in postern run -f policy.yaml -- psql")}
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(o.Policies) == 0 {
+				return ended{code: runFailed, err: errors.New("no policy is given: name its file with -f")}
+			}
 			log := logrus.New()
 			log.SetOutput(stderr)
 			log.SetLevel(logrus.WarnLevel) // the terminal is the command's
@@ -83,6 +92,6 @@ itself failed, 126 when the command cannot be executed, 127 when it is not found
 	f.StringVar(&o.MetricsAddress, "metrics-address", "", "address on which to serve /metrics, /healthz and /readyz")
 	f.DurationVar(&o.Drain, "drain", 5*time.Second, "how long sessions may go on after the command has ended")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log what the agent does")
-	_ = cmd.MarkFlagRequired("file") // the flag is there
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return ended{code: runFailed, err: err} })
 	return cmd
 }
