@@ -52,15 +52,24 @@ func newJudge(s *Statement, sensitive func(schema, name string) []string) *judge
 			follow(query, g.readers, j.withs)
 		}
 	}
+	for column, queries := range g.references {
+		if column != "" && !j.tainted[column] {
+			continue
+		}
+		for _, query := range queries {
+			follow(query, g.readers, j.withs)
+		}
+	}
 	j.mark(s.tree.ProtoReflect())
 	return j
 }
 
 // flow is where names go in a statement, regardless of scopes.
 type flow struct {
-	aliases   map[string][]string              // column → what it is renamed to
-	readers   map[string][]string              // relation or WITH query → the WITH queries that read it
-	qualified map[relationName]map[string]bool // relation with a schema → the WITH queries that read it
+	aliases    map[string][]string              // column → what it is renamed to
+	readers    map[string][]string              // relation or WITH query → the WITH queries that read it
+	qualified  map[relationName]map[string]bool // relation with a schema → the WITH queries that read it
+	references map[string][]string              // column, "" for x.* → the WITH queries that name it, perhaps of a query around them
 }
 
 // collect adds what is at and below m; query is the WITH query around it.
@@ -70,6 +79,10 @@ func (f *flow) collect(m protoreflect.Message, query string) {
 		if fields := n.Val.GetColumnRef().GetFields(); n.Name != "" && len(fields) > 0 {
 			column := fields[len(fields)-1].GetString_().GetSval()
 			f.add(&f.aliases, column, n.Name)
+		}
+	case *pg.ColumnRef:
+		if last := len(n.Fields) - 1; query != "" && (last > 0 || n.Fields[last].GetAStar() == nil) {
+			f.add(&f.references, n.Fields[last].GetString_().GetSval(), query)
 		}
 	case *pg.RangeVar:
 		switch {
@@ -120,11 +133,13 @@ func follow(name string, edges map[string][]string, reached map[string]bool) {
 }
 
 // mark notes which parts of the tree read a sensitive relation, and counts the references to columns.
+// A query reads one without naming it where it names a column of the query around it.
 func (j *judge) mark(m protoreflect.Message) bool {
 	touches := false
 	switch n := m.Interface().(type) {
 	case *pg.ColumnRef:
 		j.references++
+		touches = j.reaches(n)
 	case *pg.RangeVar:
 		touches = j.relations[relationName{n.Schemaname, n.Relname}] != nil || n.Schemaname == "" && j.withs[n.Relname]
 	}
@@ -135,6 +150,16 @@ func (j *judge) mark(m protoreflect.Message) bool {
 		j.touching[m.Interface()] = true
 	}
 	return touches
+}
+
+// reaches tells that a reference may be to a sensitive column, whichever query has it.
+// A star without a name is over the relations of its own query.
+func (j *judge) reaches(n *pg.ColumnRef) bool {
+	last := len(n.Fields) - 1
+	if n.Fields[last].GetAStar() != nil {
+		return last > 0
+	}
+	return j.tainted[n.Fields[last].GetString_().GetSval()]
 }
 
 // touches tells that a sensitive relation is read in n.
