@@ -261,6 +261,11 @@ func (r *reader) with(m protoreflect.Message, visible *with) *with {
 	return all
 }
 
+// settings are the names of the view whose UPDATE is set_config(), for rows that are not told here.
+//
+// Source: PostgreSQL 17, src/backend/catalog/system_views.sql, rule pg_settings_u.
+var settings = map[relationName]bool{{"", "pg_settings"}: true, {"pg_catalog", "pg_settings"}: true}
+
 func (r *reader) relation(n *pg.RangeVar, visible *with) {
 	if n.Schemaname == "" && visible.has(n.Relname) {
 		return
@@ -270,6 +275,9 @@ func (r *reader) relation(n *pg.RangeVar, visible *with) {
 
 func (r *reader) add(relation Relation) {
 	name := relationName{relation.Schema, relation.Name}
+	if relation.Write && settings[name] {
+		r.set(Setting{})
+	}
 	if i, known := r.relations[name]; known {
 		r.statement.Relations[i].Write = r.statement.Relations[i].Write || relation.Write
 		return

@@ -277,6 +277,13 @@ func TestSettingsTellWhatWillBeSet(t *testing.T) {
 			[]Setting{{"a.b", []string{"x"}, true, false}, {"c.d", []string{"y"}, true, true}}},
 		{"select set_config(variadic array['role', 'x'])", []Setting{{"", nil, false, false}}},
 		{"explain analyze select set_config('role', 'x', false)", []Setting{{"role", []string{"x"}, true, false}}},
+		{"update pg_settings set setting = 'off' where name = 'standard_conforming_strings'", []Setting{{"", nil, false, false}}},
+		{"update pg_catalog.pg_settings s set setting = $1 where name = 'search_path'", []Setting{{"", nil, false, false}}},
+		{"with u as (update pg_settings set setting = 'x') select 1", []Setting{{"", nil, false, false}}},
+		{"merge into pg_settings using t on true when matched then update set setting = 'x'", []Setting{{"", nil, false, false}}},
+		{"explain analyze update pg_settings set setting = 'x'", []Setting{{"", nil, false, false}}},
+		{"select * from pg_settings", nil},
+		{"update public.pg_settings set setting = 'x'", nil},
 		{"alter role r set search_path = x", nil},
 		{"create function f() returns int language sql set search_path = x as 'select 1'", nil},
 	}
@@ -304,6 +311,34 @@ func TestPasswordsAreNoticed(t *testing.T) {
 	for _, statement := range without {
 		if parseOne(t, statement).HasPasswords {
 			t.Errorf("%s: got a password, want none", statement)
+		}
+	}
+}
+
+// TestBackslashesTellOfAnotherLexer takes what standard_conforming_strings decides about, and what it does not.
+func TestBackslashesTellOfAnotherLexer(t *testing.T) {
+	rows := []struct {
+		text string
+		want bool
+	}{
+		{`select '\'`, true},
+		{`select n'a\b', 1`, true},
+		{`select 1; select 'a'
+			'b\'`, true},
+		{`select '\', email from users --'`, true},
+		{`selec '\'`, true},
+		{`select '\`, true}, // not read at all
+		{`select 'a', e'\'', E'\n', $$\$$, "\", 1 /* '\' */ -- '\'`, false},
+		{`select u&'d\0061t'`, false},
+		{`select 'a' || chr(92)`, false},
+	}
+	for _, row := range rows {
+		script, err := shared.Parse(t.Context(), row.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if script.Backslashes != row.want {
+			t.Errorf("%s: got %v, want %v", row.text, script.Backslashes, row.want)
 		}
 	}
 }

@@ -15,6 +15,7 @@ type reading struct {
 	redacted    string
 	literals    []Literal
 	fingerprint string
+	backslashes bool
 }
 
 // read cuts the text into tokens, checks the limits, and takes the literals out.
@@ -32,10 +33,13 @@ func read(text string, options Options) (*reading, error) {
 		return nil, err
 	}
 	r := redactor{text: text, next: highest + 1, print: sha256.New()}
+	backslashes := false
 	for _, t := range tokens {
 		r.add(t)
+		backslashes = backslashes || backslashed(t, text)
 	}
 	return &reading{
+		backslashes: backslashes,
 		redacted:    r.out.String(),
 		literals:    r.literals,
 		fingerprint: hex.EncodeToString(r.print.Sum(nil)),
@@ -96,6 +100,13 @@ func (r *redactor) add(t token) {
 	// A hash takes what it is given.
 	_, _ = io.WriteString(r.print, printed+" ")
 	r.last = t
+}
+
+// backslashed tells that t is a literal whose end depends on standard_conforming_strings: '…' or N'…' with a backslash.
+// (U&'…' is an error where it is off; the others are read one way.)
+func backslashed(t token, text string) bool {
+	literal := text[t.start:t.end]
+	return t.kind == textToken && strings.IndexByte("'nN", literal[0]) >= 0 && strings.IndexByte(literal, '\\') >= 0
 }
 
 // worded tells that two such tokens side by side read as one.

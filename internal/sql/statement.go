@@ -32,6 +32,7 @@ type Script struct {
 	Fingerprint string    // of Redacted: SHA-256, hex; equal for statements that differ in literals, spaces and comments alone
 	Redacted    string    // the text without comments, every literal replaced by $n, numbered after the text's own parameters
 	Literals    []Literal // what was replaced, in order: the first is the one with the lowest n
+	Backslashes bool      // a plain '…' literal holds a backslash: a server with standard_conforming_strings off would read another text
 }
 
 // Literal is a constant that was taken out of the text.
@@ -52,7 +53,7 @@ type Statement struct {
 	Kind         Kind
 	Name         string     // of the prepared statement or cursor; "" with EXECUTE, DEALLOCATE and CLOSE: ALL
 	Inner        *Statement // what PREPARE, DECLARE and EXPLAIN carry
-	Settings     []Setting  // what SET, RESET and set_config() change
+	Settings     []Setting  // what SET, RESET, set_config() and changes of pg_settings change
 	HasPasswords bool       // the text may hold a credential: it must not be recorded, not even redacted
 
 	tree *pg.Node // nil where nothing could be read
