@@ -67,10 +67,14 @@ func (s *session) judge(ctx context.Context, st *statement) (*judgement, error) 
 // that they run by name.
 func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql.Statement) (*judgement, error) {
 	statements := append(slices.Clip(script.Statements), carried...)
-	j := &judgement{view: s.view, path: s.path, made: time.Now(), action: metrics.Allow, request: describe(statements, s.path)}
+	path, moves := s.path, movesPath(statements)
+	if moves {
+		path = nil // what stands behind the change in the same text is read with the new one
+	}
+	j := &judgement{view: s.view, path: path, made: time.Now(), action: metrics.Allow, request: describe(statements, path)}
 	asked := policy.Request{Database: s.database, User: s.access.login.User, Now: j.made}
 	for _, st := range statements {
-		asked.Statements = append(asked.Statements, policyStatement(st, s.path))
+		asked.Statements = append(asked.Statements, policyStatement(st, path))
 	}
 	answer := s.view.Decide(asked)
 	j.decision = audit.Decision{
@@ -93,7 +97,7 @@ func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql
 	}
 	j.wouldMask(answer.Would)
 	s.recordText(j, script)
-	if j.denied == "" && movesPath(statements) {
+	if j.denied == "" && moves {
 		s.path = nil
 	}
 	return j, nil
@@ -123,18 +127,18 @@ func (s *session) object(ctx context.Context, j *judgement, statements []*sql.St
 		j.decision.Reason = objection.Error()
 		j.decision.Policy, j.decision.Rule = "", ""
 	}
-	j.decision.Masks = s.sensitive(statements, snapshot)
+	j.decision.Masks = sensitiveIn(statements, snapshot, j.path)
 	j.held = j.held || s.durable == policy.Balanced && len(j.decision.Masks) > 0
 	return nil
 }
 
-// sensitive names the sensitive columns of the relations that statements name.
-func (s *session) sensitive(statements []*sql.Statement, snapshot *snapshot) []string {
+// sensitiveIn names the sensitive columns of the relations that statements name.
+func sensitiveIn(statements []*sql.Statement, snapshot *snapshot, path *searchPath) []string {
 	var columns []string
 	for _, st := range statements {
 		for _, r := range st.Relations {
 			for _, column := range snapshot.sensitive(r.Schema, r.Name) {
-				columns = append(columns, s.path.name(r)+"."+column)
+				columns = append(columns, path.name(r)+"."+column)
 			}
 		}
 	}

@@ -75,6 +75,9 @@ func TestSearchPathDecidesWhatAPolicyIsAskedAbout(t *testing.T) {
 		t.Errorf("got relations %v in the record, want [public.notes]", got)
 	}
 
+	_, err := g.connect(t, "sslmode=disable").Exec(t.Context(), "SET search_path TO hidden; SELECT * FROM notes").ReadAll()
+	mustRefuse(t, err)
+
 	several := g.connect(t, "sslmode=disable&search_path=hidden,public")
 	if _, err := several.Exec(t.Context(), "SELECT * FROM notes").ReadAll(); !errors.As(err, new(*pgconn.PgError)) {
 		t.Errorf("got %v for a name that is in an allowed schema and in another, want it refused", err)
