@@ -20,7 +20,7 @@ const (
 	useConflict   = "ON CONFLICT"
 	useCopy       = "COPY"
 	useDefinition = "the definition of another object"
-	useDistinct   = "DISTINCT ON"
+	useDistinct   = "DISTINCT"
 	useExpression = "an expression"
 	useFunction   = "a function"
 	useGrouping   = "grouping"

@@ -31,6 +31,7 @@ func (j *judge) selectStatement(n *pg.SelectStmt, outer *scope, use string) {
 		j.from(node, s)
 	}
 	j.targets(n.TargetList, s, use)
+	j.distinct(n, s)
 	j.ordinals(n, s)
 	m := n.ProtoReflect()
 	fields := m.Descriptor().Fields()
@@ -60,6 +61,21 @@ func (j *judge) targets(list []*pg.Node, s *scope, use string) {
 			continue
 		}
 		j.node(val, s, useExpression)
+	}
+}
+
+// distinct refuses DISTINCT over a sensitive output: how many rows are left tells which values are equal.
+// (That of DISTINCT ON names its expressions.)
+func (j *judge) distinct(n *pg.SelectStmt, s *scope) {
+	if len(n.DistinctClause) != 1 || n.DistinctClause[0].GetNode() != nil {
+		return
+	}
+	for _, target := range n.TargetList {
+		if c := target.GetResTarget().GetVal().GetColumnRef(); c != nil {
+			if name, tainted, _ := j.taint(c, s); tainted {
+				j.refuse(name, useDistinct)
+			}
+		}
 	}
 }
 
