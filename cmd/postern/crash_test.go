@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,6 +42,37 @@ func TestNoWayOpensWhoeverIsKilled(t *testing.T) {
 			}
 			w.nothingLeft(t, before)
 		})
+	}
+}
+
+func TestKilledAgentLeavesNoCertificate(t *testing.T) {
+	w := newWorld(t, "linux:"+guest)
+	before := rootPrograms(t)
+	folder := filepath.Join(w.dir, "certificates")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ca := filepath.Join(folder, "-ca.pem") // no flag, though it looks like one
+	w.flags = append(w.flags, "--ca-file", ca)
+	p := w.start(t, "sh", "-c", "echo READY; exec sleep 600")
+	eventually(t, "the command ready", func() bool { return strings.Contains(p.stdout.String(), "READY") })
+	if !exists(ca) {
+		t.Errorf("got no %s while the command runs, want one", ca)
+	}
+	kill(t, keeperOf(t, p)) // the one that takes its place knows the file too
+	eventually(t, "another keeper", func() bool { return keeperOf(t, p) != 0 })
+	// The folder is held: what lies under its path by then is another's.
+	if err := errors.Join(os.Rename(folder, folder+".old"), os.Mkdir(folder, 0o755), os.WriteFile(ca, []byte("kept"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	kill(t, p.Process.Pid)
+	_ = p.Wait()
+	w.nothingLeft(t, before)
+	if left, _ := os.ReadDir(folder + ".old"); len(left) > 0 {
+		t.Errorf("got %v, want no file left", left)
+	}
+	if text, _ := os.ReadFile(ca); string(text) != "kept" {
+		t.Errorf("got %q in another folder, want it kept", text)
 	}
 }
 

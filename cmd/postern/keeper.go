@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,10 +15,12 @@ import (
 // keeperCommand is what run starts to watch over itself.
 func keeperCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    "keeper run-id",
+		Use:    "keeper run-id [ca-file-name]",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
-		RunE:   func(_ *cobra.Command, args []string) error { return agent.Keep(args[0]) },
+		Args:   cobra.RangeArgs(1, 2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return agent.Keep(args[0], strings.Join(args[1:], ""))
+		},
 	}
 }
 

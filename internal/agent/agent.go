@@ -136,6 +136,13 @@ func (a *agent) record(ctx context.Context) (code int, err error) {
 
 // guard attaches the programs, runs the command and puts everything back.
 func (a *agent) guard(ctx context.Context) (code int, err error) {
+	var written *caFile
+	if a.o.CAFile != "" { // before there is a keeper, which removes what lies there
+		if written, err = writeCA(a.o.CAFile, a.ca.PEM()); err != nil {
+			return 0, err
+		}
+		defer written.remove()
+	}
 	a.kernel, err = redirect.New(redirect.Options{ID: a.id, UID: a.user.uid, Log: a.o.Log})
 	if err != nil {
 		return 0, fmt.Errorf("guard the command: %w", err)
@@ -149,7 +156,7 @@ func (a *agent) guard(ctx context.Context) (code int, err error) {
 	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
 	defer letGo()
 	var keepers errgroup.Group
-	keeper, err := startKeeper(a.id, func(died error) {
+	keeper, err := startKeeper(a.id, written, func(died error) {
 		a.o.Log.WithError(died).Warn("Keeper died, another takes its place")
 		a.note(audit.KindAgentDegraded, "keeper", nil)
 	})
@@ -221,13 +228,6 @@ func (a *agent) runCommand(ctx, accepting context.Context, working *errgroup.Gro
 			return 0, err
 		}
 		working.Go(func() error { return s.run(accepting) })
-	}
-	if a.o.CAFile != "" {
-		written, err := writeCA(a.o.CAFile, a.ca.PEM())
-		if err != nil {
-			return 0, err
-		}
-		defer written.remove()
 	}
 	if number := a.signals.pending(); number != 0 {
 		return 128 + number, nil

@@ -3,7 +3,7 @@
 //
 //	caller's shell
 //	└── agent       root; the trail, the proxy, the credentials; not dumpable
-//	    ├── keeper  root, a session of its own; knows a pipe and a cgroup, nothing else
+//	    ├── keeper  root, a session of its own; knows a pipe, a cgroup and the CA file, nothing else
 //	    └── become  root for a moment, then the command as its user
 //
 // The order of a run:

@@ -20,14 +20,18 @@ const self = "/proc/self/exe"
 // keeperLife is how long a keeper has to live to be replaced.
 const keeperLife = 100 * time.Millisecond
 
-// keeperPipe is the descriptor of the pipe in a keeper.
-const keeperPipe = 3
+// Descriptors in a keeper.
+const (
+	keeperPipe   = 3
+	keeperFolder = 4 // of the CA file, where there is one
+)
 
 // keeper is the process that ends the run when the agent cannot: it waits for
 // the end of a pipe whose other end the agent alone holds, however the agent
 // ends. Nothing is ever written into the pipe.
 type keeper struct {
 	id   string
+	ca   *caFile // nil without one
 	died func(error)
 	cmd  *exec.Cmd
 
@@ -36,10 +40,10 @@ type keeper struct {
 }
 
 // startKeeper starts the keeper of the run called id, which calls died before
-// it replaces one that died. It is a child of the agent and so in its cgroup,
+// it replaces one that died; ca is nil without a CA file. The keeper is a child of the agent and so in its cgroup,
 // but in a session of its own, where no signal of the terminal reaches it.
-func startKeeper(id string, died func(error)) (*keeper, error) {
-	k := &keeper{id: id, died: died}
+func startKeeper(id string, ca *caFile, died func(error)) (*keeper, error) {
+	k := &keeper{id: id, ca: ca, died: died}
 	return k, k.start()
 }
 
@@ -49,11 +53,15 @@ func (k *keeper) start() error {
 		return fmt.Errorf("start keeper: %w", err)
 	}
 	defer wait.Close()
-	cmd := exec.Command(self, "keeper", k.id)
+	cmd := exec.Command(self, "keeper", "--", k.id)
 	cmd.Dir = "/"
 	cmd.Env = []string{}
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{wait}
+	if k.ca != nil { // the folder itself: its path may lead elsewhere by then
+		cmd.Args = append(cmd.Args, k.ca.name)
+		cmd.ExtraFiles = append(cmd.ExtraFiles, k.ca.folder)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return errors.Join(fmt.Errorf("start keeper: %w", err), hold.Close())
@@ -101,11 +109,16 @@ func (k *keeper) letGo() {
 }
 
 // Keep waits until the agent of the run called id has ended, and ends the run:
-// what remains of the command is killed before the guard goes.
-func Keep(id string) error {
+// what remains of the command is killed before the guard goes. Then it removes
+// the CA file, whose name is empty where there is none.
+func Keep(id, caName string) error {
 	pipe := os.NewFile(keeperPipe, "agent")
 	if _, err := io.Copy(io.Discard, pipe); err != nil {
 		return fmt.Errorf("wait for agent: %w", err)
+	}
+	if caName != "" {
+		ca := &caFile{folder: os.NewFile(keeperFolder, "CA file's folder"), name: caName}
+		defer ca.remove()
 	}
 	return redirect.Release(context.Background(), "", id)
 }
