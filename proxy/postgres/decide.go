@@ -68,7 +68,7 @@ func (s *session) judge(ctx context.Context, st *statement) (*judgement, error) 
 func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql.Statement) (*judgement, error) {
 	statements := append(slices.Clip(script.Statements), carried...)
 	path, moves := s.path, movesPath(statements)
-	if moves {
+	if moves && len(statements) > 1 {
 		path = nil // what stands behind the change in the same text is read with the new one
 	}
 	j := &judgement{view: s.view, path: path, made: time.Now(), action: metrics.Allow, request: describe(statements, path)}

@@ -236,3 +236,18 @@ func TestReadyForQueryWithoutARequestIsMalformed(t *testing.T) {
 		t.Errorf("got %v for a Query that nothing has answered, want %v", err, errMalformed)
 	}
 }
+
+func TestWhatCannotBeReadTakesEveryName(t *testing.T) {
+	q := newQueue()
+	mustPush(t, q, &expected{reply: replyParse, name: "p", statement: script()})
+	q.answer()
+	st := script(unknown("a test"))
+	e := mustPush(t, q, &expected{reply: replyQuery, statement: st})
+	if _, pending := q.statement("p"); !pending {
+		t.Error("got a meaning while it runs, want to wait for it")
+	}
+	q.complete(e)
+	if got := q.names.statements["p"]; got != nil {
+		t.Errorf("got %v, want no name with a meaning", got)
+	}
+}

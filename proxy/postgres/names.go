@@ -58,6 +58,7 @@ func newNames() names {
 func newStatement(text string, script *sql.Script) *statement {
 	st := &statement{text: text, script: script}
 	for _, s := range script.Statements {
+		st.renames = st.renames || s.Unknown != ""
 		switch s.Kind {
 		case sql.Prepare, sql.Deallocate, sql.Declare, sql.CloseCursor, sql.Discard:
 			st.renames = true
@@ -124,6 +125,10 @@ func (n *names) ran(st *statement, i int) {
 		return
 	}
 	s := st.script.Statements[i]
+	if s.Unknown != "" {
+		n.discard()
+		return
+	}
 	switch s.Kind {
 	case sql.Prepare:
 		n.prepare(s.Name, carriedBy(st, s))
@@ -144,10 +149,15 @@ func (n *names) ran(st *statement, i int) {
 		}
 		n.unprepare(s.Name)
 	case sql.Discard:
-		n.deallocateAll()
-		n.endTransaction()
-		clear(n.cursors)
+		n.discard()
 	}
+}
+
+// discard forgets what all names meant.
+func (n *names) discard() {
+	n.deallocateAll()
+	n.endTransaction()
+	clear(n.cursors)
 }
 
 // carriedBy is what PREPARE or DECLARE gives a name to.

@@ -21,6 +21,10 @@ const catalogSchema = "pg_catalog"
 // A relation may be in any of them, so a policy is asked about each: what it
 // allows it must allow in all, what it denies in any. Temporary tables, which
 // come first, are not among them: they are the session's own.
+//
+// It lists the schemas that were there when the session began. One that comes to
+// exist later, under a name that the path has already ("$user", most often), is
+// seen by sessions that begin after it, and by this one not.
 type searchPath struct{ schemas []string }
 
 // askSearchPath asks the server for the path of the session that begins.
@@ -68,10 +72,12 @@ func (p *searchPath) name(r sql.Relation) string {
 	return r.Name
 }
 
-// movesPath tells that after these statements a name may mean something else.
+// movesPath tells that after these statements a name may mean something else:
+// they say so, or run code that may call set_config. What triggers, and the
+// functions of views, do is not seen here.
 func movesPath(statements []*sql.Statement) bool {
 	return slices.ContainsFunc(statements, func(st *sql.Statement) bool {
-		return st.Kind == sql.Discard || slices.ContainsFunc(st.Settings, func(set sql.Setting) bool {
+		return st.Kind == sql.Discard || runsCode(st) || slices.ContainsFunc(st.Settings, func(set sql.Setting) bool {
 			switch set.Name {
 			case "search_path", "role", "session_authorization", "all", "":
 				return true
@@ -79,4 +85,11 @@ func movesPath(statements []*sql.Statement) bool {
 			return false
 		})
 	})
+}
+
+// runsCode tells that a statement runs what its text does not show.
+func runsCode(st *sql.Statement) bool {
+	return st.Unknown != "" ||
+		slices.ContainsFunc(st.Words, func(word string) bool { return word == sql.Do || word == sql.Call || word == functionCall }) ||
+		slices.ContainsFunc(st.Functions, func(f sql.Function) bool { return !f.Builtin && !tellsNothing(f) })
 }

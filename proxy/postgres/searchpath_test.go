@@ -83,3 +83,32 @@ func TestSearchPathDecidesWhatAPolicyIsAskedAbout(t *testing.T) {
 		t.Errorf("got %v for a name that is in an allowed schema and in another, want it refused", err)
 	}
 }
+
+// What a text does not show may call set_config.
+func TestCodeMovesTheSearchPath(t *testing.T) {
+	db := startServer(t)
+	db.MustExec(t, db.database, `
+		CREATE SCHEMA hidden; GRANT USAGE ON SCHEMA hidden TO app;
+		CREATE TABLE public.notes (id int); GRANT SELECT ON public.notes TO app;
+		CREATE TABLE hidden.notes (id int); GRANT SELECT ON hidden.notes TO app;
+		CREATE FUNCTION public.away() RETURNS text LANGUAGE sql AS $$SELECT set_config('search_path', 'hidden', false)$$;
+		CREATE PROCEDURE public.off() LANGUAGE sql AS $$SELECT set_config('search_path', 'hidden', false)$$;`)
+	g := guard(t, db, "", "", `{name: code, allow: [DO, CALL], functions: ["*.*"]}`, `{name: reads, allow: [SELECT], relations: ["public.*"], functions: ["*.*"]}`)
+	for _, row := range []struct {
+		text  string
+		moves bool
+	}{
+		{"SELECT 1", false},
+		{"SELECT pg_sleep(0)", false},
+		{"SELECT query_to_xml('SELECT set_config(''search_path'', ''hidden'', false)', true, true, '')", true},
+		{"SELECT public.away() FROM notes", true},
+		{"CALL public.off()", true},
+		{"DO $$ BEGIN SET search_path = hidden; END $$", true},
+	} {
+		conn := g.connect(t, "sslmode=disable")
+		must(t, conn, row.text)
+		if _, err := conn.Exec(t.Context(), "SELECT * FROM notes").ReadAll(); (err != nil) != row.moves {
+			t.Errorf("%s: got %v behind it, want refused=%v", row.text, err, row.moves)
+		}
+	}
+}
