@@ -48,7 +48,6 @@ type agent struct {
 	trail    *audit.Log
 	recorder *recorder
 	kernel   *redirect.Run
-	origins  *origins
 	ready    atomic.Bool
 }
 
@@ -147,7 +146,6 @@ func (a *agent) guard(ctx context.Context) (code int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("guard the command: %w", err)
 	}
-	a.origins = &origins{kernel: a.kernel}
 	a.metrics.Kernel(a.verdicts)
 	a.append(a.policies.record())
 	a.note(audit.KindAgentAttach, "", map[string]string{
@@ -200,7 +198,7 @@ func (a *agent) serve(ctx context.Context) (code int, err error) {
 		return 0, err
 	}
 	server := proxy.New(proxy.Config{
-		Handler: handler, Origins: a.origins, Recorder: a.recorder, Metrics: a.metrics, Log: a.o.Log,
+		Handler: handler, Origins: origins{kernel: a.kernel}, Recorder: a.recorder, Metrics: a.metrics, Log: a.o.Log,
 	})
 	accepting, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/redirect"
 )
 
 // append writes a record of the agent's own life. One that cannot be written
@@ -33,8 +35,7 @@ func (a *agent) verdicts() (map[string]uint64, error) {
 	}, nil
 }
 
-// ledger compares what the kernel led here with what arrived, each of which
-// left a record.
+// ledger closes the books of the run.
 func (a *agent) ledger() {
 	c, err := a.kernel.Counters()
 	if err != nil {
@@ -42,13 +43,23 @@ func (a *agent) ledger() {
 		a.note(audit.KindAgentDegraded, "ledger", nil)
 		return
 	}
-	arrived := a.origins.accepted.Load()
-	missing := int64(c.Redirected) - int64(arrived)
+	a.balance(c)
+}
+
+// balance compares the connections that the kernel led here with those that
+// left a record, and says how many records of any kind were not written.
+func (a *agent) balance(c redirect.Counters) {
+	recorded := a.recorder.sessions.Load()
+	missing := int64(c.Redirected) - int64(recorded)
 	a.append(&audit.Record{Kind: audit.KindLedger, Ledger: &audit.Ledger{
-		Seen: c.Seen, Redirected: c.Redirected, Refused: c.Refused, Dropped: c.Dropped, Sessions: arrived, Missing: missing,
+		Seen: c.Seen, Redirected: c.Redirected, Refused: c.Refused, Dropped: c.Dropped, Sessions: recorded, Missing: missing,
 	}})
 	if missing != 0 {
-		a.o.Log.WithField("connections", missing).Warn("Kernel led more connections here than arrived")
+		a.o.Log.WithField("connections", missing).Warn("Kernel led more or fewer connections here than were recorded")
+	}
+	if lost := a.recorder.lost.Load(); lost > 0 {
+		a.note(audit.KindAgentDegraded, "records-lost", map[string]string{"records": strconv.FormatUint(lost, 10)})
+		a.o.Log.WithField("records", lost).Error("Trail did not take every record")
 	}
 }
 

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"net"
-	"sync/atomic"
 
 	"postern.dev/postern/internal/audit"
 	"postern.dev/postern/internal/identity"
@@ -13,18 +12,14 @@ import (
 )
 
 // origins tells the proxy where a connection wanted to go and who opened it.
-type origins struct {
-	kernel   *redirect.Run
-	accepted atomic.Uint64 // connections that have an origin
-}
+type origins struct{ kernel *redirect.Run }
 
 // Origin is [proxy.Origins]'s.
-func (o *origins) Origin(conn net.Conn) (proxy.Origin, error) {
+func (o origins) Origin(conn net.Conn) (proxy.Origin, error) {
 	origin, err := o.kernel.Origin(conn)
 	if err != nil {
 		return proxy.Origin{}, err
 	}
-	o.accepted.Add(1)
 	facts := workload.Describe(workload.Process{
 		PID: origin.PID, UID: origin.UID, Comm: origin.Comm, Started: origin.Started,
 		Cgroup: origin.Cgroup, ExeDev: origin.ExeDev, ExeInode: origin.ExeInode,
