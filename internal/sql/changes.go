@@ -30,6 +30,7 @@ func (r *reader) change(node proto.Message) {
 	case *pg.VariableSetStmt:
 		r.variable(n)
 	}
+	r.statement.Foreign = r.statement.Foreign || foreign(node)
 	r.secrets(node)
 }
 
@@ -134,6 +135,28 @@ func (r *reader) set(s Setting) {
 		return
 	}
 	r.words(Set)
+}
+
+// foreign tells that a node defines foreign data. A foreign table's columns are those of the same names over
+// there, unless OPTIONS name others: none of its names says what it shows. ALTER TABLE and RENAME
+// do not always say that a table is foreign; OPTIONS of a table or column do.
+//
+// Source: PostgreSQL 17, src/backend/parser/gram.y, alter_generic_options.
+func foreign(node proto.Message) bool {
+	switch n := node.(type) {
+	case *pg.CreateForeignTableStmt, *pg.ImportForeignSchemaStmt, *pg.CreateForeignServerStmt, *pg.AlterForeignServerStmt,
+		*pg.CreateUserMappingStmt, *pg.AlterUserMappingStmt, *pg.DropUserMappingStmt, *pg.CreateFdwStmt, *pg.AlterFdwStmt:
+		return true
+	case *pg.AlterTableStmt:
+		return n.Objtype == pg.ObjectType_OBJECT_FOREIGN_TABLE
+	case *pg.AlterTableCmd:
+		return n.Subtype == pg.AlterTableType_AT_GenericOptions || n.Subtype == pg.AlterTableType_AT_AlterColumnGenericOptions
+	case *pg.RenameStmt:
+		return n.RenameType == pg.ObjectType_OBJECT_FOREIGN_TABLE || n.RelationType == pg.ObjectType_OBJECT_FOREIGN_TABLE
+	case *pg.ColumnDef:
+		return len(n.Fdwoptions) > 0
+	}
+	return false
 }
 
 // secrets notes what takes a password or a connection string.

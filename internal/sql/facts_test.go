@@ -315,6 +315,28 @@ func TestPasswordsAreNoticed(t *testing.T) {
 	}
 }
 
+func TestForeignDataIsNoticed(t *testing.T) {
+	with := []string{"create foreign table t (a text) server s", "create foreign table t (a text options (column_name 'ssn')) server s",
+		"create foreign table t partition of p default server s", "import foreign schema a from server s into b",
+		"create server s foreign data wrapper w", "alter server s options (set dbname 'x')", "create foreign data wrapper w",
+		"create user mapping for u server s", "alter user mapping for u server s options (set user 'x')", "drop user mapping for u server s",
+		"alter foreign table t add column ssn text", "alter foreign table t options (set table_name 'x')",
+		"alter table t options (set table_name 'x')", "alter table t alter column a options (set column_name 'ssn')",
+		"alter foreign table t rename column a to ssn", "alter foreign table t rename to u"}
+	without := []string{"create table t (a text)", "alter table t add column a text", "alter table t alter column a set (n_distinct = 5)",
+		"alter table t set (fillfactor = 50)", "alter table t rename column a to b", "select * from t", "drop foreign table t"}
+	for _, statement := range with {
+		if !parseOne(t, statement).Foreign {
+			t.Errorf("%s: got none, want it noticed", statement)
+		}
+	}
+	for _, statement := range without {
+		if parseOne(t, statement).Foreign {
+			t.Errorf("%s: got foreign data, want none", statement)
+		}
+	}
+}
+
 // TestBackslashesTellOfAnotherLexer takes what standard_conforming_strings decides about, and what it does not.
 func TestBackslashesTellOfAnotherLexer(t *testing.T) {
 	rows := []struct {

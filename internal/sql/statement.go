@@ -54,6 +54,7 @@ type Statement struct {
 	Name         string     // of the prepared statement or cursor; "" with EXECUTE, DEALLOCATE and CLOSE: ALL
 	Inner        *Statement // what PREPARE, DECLARE and EXPLAIN carry
 	Settings     []Setting  // what SET, RESET, set_config() and changes of pg_settings change
+	Foreign      bool       // it says which columns of another server a relation here shows, or how that server is reached
 	HasPasswords bool       // the text may hold a credential: it must not be recorded, not even redacted
 
 	tree *pg.Node // nil where nothing could be read

@@ -160,7 +160,7 @@ func (s *snapshot) objectToDefinition(st *sql.Statement) *objection {
 		}
 		named = named || r.Write
 	}
-	if !named {
+	if !named || st.Foreign {
 		return &objection{Use: "in a database with sensitive columns only tables, views, indexes and sequences can be defined", Way: way}
 	}
 	return nil

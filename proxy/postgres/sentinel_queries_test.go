@@ -306,6 +306,7 @@ func laundering() []attempt {
 		{"rename the schema", denied, simple("ALTER SCHEMA hidden RENAME TO shown", "SELECT email FROM shown.people")},
 		{"trigger", denied, simple(`CREATE FUNCTION hand() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.t := (SELECT email FROM users WHERE id = 1); RETURN NEW; END'`,
 			"CREATE TRIGGER hand BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION hand()", "INSERT INTO notes (n) VALUES (7) RETURNING t")},
+		{"foreign table", denied, simple("CREATE FOREIGN TABLE near (x text OPTIONS (column_name 'email')) SERVER loop OPTIONS (table_name 'users')", "SELECT lower(x) FROM near")},
 		{"rule", denied, simple("CREATE RULE hand AS ON INSERT TO others DO INSTEAD SELECT id, upper(email) FROM users", "INSERT INTO others VALUES (4, 'x')")},
 	}
 }
