@@ -187,7 +187,6 @@ func (a *agent) release(ctx context.Context) error {
 // serve listens, runs the command, and serves its connections until both it
 // and they have ended.
 func (a *agent) serve(ctx context.Context) (code int, err error) {
-	defer func() { err = errors.Join(err, a.parser.Close()) }()
 	handler, err := a.handler()
 	if err != nil {
 		return 0, err
@@ -205,7 +204,13 @@ func (a *agent) serve(ctx context.Context) (code int, err error) {
 	sessions, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	working, failed := errgroup.WithContext(ctx)
-	working.Go(func() error { return a.warm(failed) })
+	warmed := make(chan error, 1)
+	// Not in the group: compiling takes seconds of both processors and cannot be
+	// cancelled, while Ctrl-C and short commands end at once. Whoever does not wait
+	// for it ends the process right after; for the same reason the parser, whose
+	// memory is the process's, is not closed: that waits for its workers.
+	go func() { warmed <- a.parser.Warm(failed) }()
+	working.Go(func() error { return a.awaitParser(accepting, warmed) })
 	for _, listener := range listeners {
 		working.Go(func() error { return server.Serve(accepting, sessions, listener) })
 	}
@@ -238,13 +243,19 @@ func (a *agent) runCommand(ctx, accepting context.Context, working *errgroup.Gro
 	return command.wait(), nil
 }
 
-// warm gets the SQL parser ready, which takes seconds, while the command starts.
-func (a *agent) warm(ctx context.Context) error {
-	if err := a.parser.Warm(ctx); err != nil {
-		return fmt.Errorf("start the SQL parser: %w", err)
+// awaitParser says that the agent is ready once the SQL parser is, seconds
+// after the command has started; it does not wait when ctx is done.
+func (a *agent) awaitParser(ctx context.Context, warmed <-chan error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-warmed:
+		if err != nil {
+			return fmt.Errorf("start the SQL parser: %w", err)
+		}
+		a.ready.Store(true)
+		return nil
 	}
-	a.ready.Store(true)
-	return nil
 }
 
 // handler makes what serves PostgreSQL.
