@@ -58,6 +58,49 @@ func TestStatementsRunByNameAreDecided(t *testing.T) {
 	}
 }
 
+// The server reads '\\' in another way once standard_conforming_strings is off, and
+// says so only before ReadyForQuery.
+func TestBackslashesWaitForWhatTheServerSays(t *testing.T) {
+	db := startServer(t)
+	db.MustExec(t, db.database, `CREATE FUNCTION public.off() RETURNS text LANGUAGE sql AS $$SELECT set_config('standard_conforming_strings', 'off', false)$$;
+		CREATE VIEW public.v AS SELECT public.off(); GRANT SELECT ON public.v TO app;
+		CREATE TABLE public.t (n int); GRANT ALL ON public.t TO app`)
+	g := guard(t, db, "", "", allowAll)
+	const hidden = `SELECT '\' AS x, ' , v FROM secret.t --'`
+	run := func(text string) []pgproto3.FrontendMessage {
+		return []pgproto3.FrontendMessage{&pgproto3.Parse{Query: text}, &pgproto3.Bind{}, &pgproto3.Execute{}}
+	}
+	for _, row := range []struct {
+		name, first string
+		sync        bool // between the two
+		want        string
+	}{
+		{"pg_settings is not written to", "UPDATE pg_settings SET setting = 'off' WHERE name = 'standard_conforming_strings'", true, "postern: a parameter is set"},
+		{"a function", "SELECT public.off()", false, "postern: a literal holds a backslash"},
+		{"a view", "SELECT * FROM public.v", false, "postern: a literal holds a backslash"},
+		{"a view, synchronised", "SELECT * FROM public.v", true, "postern: standard_conforming_strings must stay on"},
+		{"a change of rows, synchronised", "INSERT INTO public.t VALUES (1)", true, ""},
+		{"nothing that matters", "SELECT 1", false, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := dialWire(t, g.url("sslmode=disable"), strings.NewReplacer())
+			messages := run(row.first)
+			if row.sync {
+				messages = append(messages, &pgproto3.Sync{})
+			}
+			messages = append(append(messages, run(hidden)...), &pgproto3.Sync{})
+			got := w.ask(messages...)
+			if row.sync && !got.closed {
+				got.add(w.ask())
+			}
+			said := strings.Join(got.errors, "; ")
+			if row.want == "" && said != "" || !strings.Contains(said, row.want) {
+				t.Errorf("got %q, want %q", said, row.want)
+			}
+		})
+	}
+}
+
 func TestBoundPortalsAreFetchedFrom(t *testing.T) {
 	g := guard(t, startServer(t), "", "", `{name: reads, allow: [SELECT]}`)
 	w := dialWire(t, g.url("sslmode=disable"), strings.NewReplacer())

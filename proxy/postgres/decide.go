@@ -29,6 +29,7 @@ type judgement struct {
 	denied   string // why, for the client; "" when it may run
 	held     bool   // its reply waits for the record
 	defines  bool   // it may change what is in the catalog
+	alters   bool   // it may change a parameter in a way that its text does not show
 }
 
 // functionCall is what a FunctionCall message amounts to: its function is known by a number alone.
@@ -90,6 +91,7 @@ func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql
 	}
 	j.held = s.holds(statements)
 	j.defines = slices.ContainsFunc(statements, func(st *sql.Statement) bool { return slices.Contains(st.Words, sql.DDL) })
+	j.alters = alters(statements)
 	if answer.Action != policy.Allow {
 		j.deny(explain(answer))
 	} else if err := s.object(ctx, j, statements); err != nil {
@@ -163,6 +165,15 @@ func (j *judgement) deny(why string) {
 	j.decision.Action, j.action, j.denied = policy.Deny.String(), metrics.Deny, why
 }
 
+// refusing is j with a refusal for what the text alone does not tell.
+func (j *judgement) refusing(why string) *judgement {
+	refused := *j
+	refused.deny(why)
+	refused.decision.Reason, refused.decision.Policy, refused.decision.Rule = why, "", ""
+	refused.request.Text, refused.request.Parameters = "", nil
+	return &refused
+}
+
 // explain says why a policy refuses, in one line.
 func explain(d policy.Decision) string {
 	var by strings.Builder
@@ -197,6 +208,16 @@ func (s *session) holds(statements []*sql.Statement) bool {
 		}
 	}
 	return false
+}
+
+// alters tells that statements may change a parameter in a way that they do not
+// show: views and triggers run functions, and pg_settings can be written to.
+func alters(statements []*sql.Statement) bool {
+	return slices.ContainsFunc(statements, func(st *sql.Statement) bool {
+		return runsCode(st) || len(st.Relations) > 0 || slices.ContainsFunc(st.Words, func(word string) bool {
+			return word != sql.Select && word != sql.Session && word != sql.Set
+		})
+	})
 }
 
 // settable is reads for a SET. What is no constant cannot be judged.

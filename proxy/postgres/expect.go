@@ -42,6 +42,7 @@ type expected struct {
 	answered  bool       // something of the answer has come
 	copying   bool       // CopyInResponse has come, CommandComplete not yet
 	rows      rows       // Query: of the statement that runs
+	runsCode  bool       // Bind: it may run code as Execute does, of functions that the planner folds
 	planned   bool       // the rows' plan is of the catalog as it was when they began
 }
 
@@ -70,6 +71,25 @@ func (e *expected) renames() bool {
 	return e.statement != nil && e.statement.renames && (e.reply == replyQuery || e.reply == replyExecute)
 }
 
+// alters tells that e may change a parameter in a way that its text does not show.
+func (e *expected) alters() bool { return e.runsCode || e.request != nil && e.request.alters }
+
+// lexed tells whether the next text may be read in another way than the server
+// has said so far. It says so before ReadyForQuery; pending means that one is to come.
+//
+// Source: PostgreSQL 17, ReportChangedGUCOptions in src/backend/utils/misc/guc.c.
+func (q *queue) lexed() (doubtful, pending bool) {
+	doubtful = q.untold
+	for _, e := range q.due {
+		doubtful = doubtful || e.alters()
+		pending = doubtful && (pending || e.reply == replySync || e.reply == replyQuery || e.reply == replyCall)
+		if e.alters() && (e.reply == replyBind || e.reply == replyExecute) {
+			pending = false // for one behind it
+		}
+	}
+	return doubtful, pending
+}
+
 // namesStatement tells that e changes what the name of a statement means.
 func (e *expected) namesStatement() bool {
 	return e.reply == replyParse || e.reply == replyClose && !e.onPortal || e.renames()
@@ -86,6 +106,7 @@ type queue struct {
 	naming   int  // of due, those that change what the name of a statement means
 	skipping bool // the server ignores everything before the next Sync
 	copying  bool // the server takes CopyData; its end is not sent yet
+	untold   bool // what ran since the last ReadyForQuery may have changed parameters that are not reported yet
 	spare    int  // Syncs sent during a COPY: answered only if it fails before they are read
 	closed   error
 	names    names
@@ -185,6 +206,7 @@ func (q *queue) ready(status byte) (e *expected, err error) {
 		q.names.endTransaction()
 	}
 	e = q.head()
+	defer func() { q.untold = false }() // ParameterStatus comes before
 	switch {
 	case e != nil && e.reply == replySync, e != nil && e.answered && (e.reply == replyQuery || e.reply == replyCall):
 		if e.reply == replyQuery {
@@ -304,6 +326,7 @@ func (q *queue) remove(i int) {
 	if q.due[i].namesStatement() {
 		q.naming--
 	}
+	q.untold = q.untold || q.due[i].alters()
 	q.bytes -= q.due[i].size()
 	q.due = slices.Delete(q.due, i, i+1)
 	q.moved.Broadcast()

@@ -21,6 +21,7 @@ type request struct {
 	denied  string // what the client is told instead of the server's answer
 	held    bool   // its answer is held back until the record is durable
 	defines bool   // it may change what is in the catalog
+	alters  bool   // it may change a parameter in a way that its text does not show
 	rows    int64
 	bytes   int64
 	code    string // SQLSTATE of the first error
@@ -93,7 +94,7 @@ func (s *session) begin(ctx context.Context, j *judgement, st *statement, p para
 	}
 	r.Request, r.Decision = &asked, &j.decision
 	s.config.Metrics.Request(s.target.Name(), j.action)
-	q := &request{id: r.ID, began: time.Now(), held: j.held, defines: j.defines}
+	q := &request{id: r.ID, began: time.Now(), held: j.held, defines: j.defines, alters: j.alters}
 	var err error
 	if q.index, err = s.conn.Append(r); err != nil {
 		return nil, trailRefusal(err)

@@ -122,7 +122,17 @@ func (s *session) read(ctx context.Context, text string) (*statement, *judgement
 		}
 	}
 	j, err := s.judge(ctx, st)
-	return st, j, err
+	if err != nil || !script.Backslashes || j.denied != "" {
+		return st, j, err
+	}
+	doubtful := false
+	if err := s.await(func() (pending bool) { doubtful, pending = s.queue.lexed(); return pending }); err != nil {
+		return nil, nil, err
+	}
+	if doubtful {
+		j = j.refusing("a literal holds a backslash while standard_conforming_strings may have been changed: write E'…', or send it after ReadyForQuery")
+	}
+	return st, j, nil
 }
 
 // parse is Parse. It runs nothing; a refused one is recorded, because what would
@@ -169,7 +179,8 @@ func (s *session) bind(f frame) error {
 		return err
 	}
 	p := &portal{statement: st, parameters: values}
-	if err := s.send(&expected{reply: replyBind, name: portalName, portal: p}, nil); err != nil {
+	runsCode := st == nil || st.named || alters(st.script.Statements)
+	if err := s.send(&expected{reply: replyBind, name: portalName, portal: p, runsCode: runsCode}, nil); err != nil {
 		return err
 	}
 	return leaving(s.in.pass(s.up, header+f.size))
