@@ -2,6 +2,7 @@ package sql
 
 import (
 	"context"
+	"strings"
 	"testing"
 )
 
@@ -194,6 +195,10 @@ var misuses = []struct{ statement, column, use string }{
 	{"select distinct l.z from customers c, lateral (select c.ssn as z) l", "", useDistinct},
 	{"select id from customers limit (select length(email) from customers limit 1)", "email", useFunction},
 
+	{"select lower(c.ssn) from customers c, orders c", "ssn", useFunction},
+	{"select lower(c.ssn) from orders c, customers c", "ssn", useFunction},
+	{"select lower(c.ssn) from staff c, customers c", "ssn", useFunction},
+	{"select lower(c.email) from customers c, staff c", "email", useFunction},
 	{"select c from customers c", "", useRow},
 	{"select customers from customers", "", useRow},
 	{"select customers from public.customers", "", useRow},
@@ -354,6 +359,25 @@ func TestNoMisuseWithoutSensitiveColumns(t *testing.T) {
 		if got := parseOne(t, row.statement).Misuse(func(string, string) []string { return nil }); got != nil {
 			t.Errorf("%s: got %+v, want none", row.statement, *got)
 		}
+	}
+}
+
+// TestItemsOfOneNameAreOne takes n columns of n relations that all have one name.
+func TestItemsOfOneNameAreOne(t *testing.T) {
+	const n = 5_000
+	columns, items := strings.Repeat(", c.id", n), strings.Repeat(", customers c", n)
+	for column, want := range map[string]bool{"c.id": false, "c.email": false, "lower(c.email)": true} {
+		s := parseOne(t, "select "+column+columns+" from orders c"+items)
+		if got := s.Misuse(sensitive); got != nil != want {
+			t.Errorf("%s: got %v, want a misuse: %v", column, got, want)
+		}
+	}
+	s := scope{}
+	for range n {
+		s.add(item{name: "c", touches: true, columns: map[string]bool{"email": true}})
+	}
+	if got := len(s.named("c")); got != 1 {
+		t.Errorf("got %d items of one name, want 1", got)
 	}
 }
 

@@ -6,17 +6,25 @@ import (
 
 // scope is what the expressions of one query can name.
 type scope struct {
-	items map[string][]item // by name
-	dirty bool              // one of them touches
+	items map[string]item // by name
+	dirty bool            // one of them touches
 	outer *scope
 }
 
+// add makes an item known. Of several with one name (a.t and b.t, or none) one is kept that stands for all, so
+// that a column is not compared with each of them.
 func (s *scope) add(i item) {
 	if s.items == nil {
-		s.items = make(map[string][]item)
+		s.items = make(map[string]item)
 	}
-	s.items[i.name] = append(s.items[i.name], i)
 	s.dirty = s.dirty || i.touches
+	if known := s.items[i.name]; known.touches {
+		if i.touches {
+			known.columns = nil // any tainted name: those of all relations are
+		}
+		i = known
+	}
+	s.items[i.name] = i
 }
 
 // item is an entry of FROM, or the target of a change.
@@ -39,7 +47,9 @@ func (i item) taints(column string, tainted map[string]bool) bool {
 // named gives the items of the name, of all scopes. (PostgreSQL takes the innermost.)
 func (s *scope) named(name string) (found []item) {
 	for ; s != nil; s = s.outer {
-		found = append(found, s.items[name]...)
+		if i, is := s.items[name]; is {
+			found = append(found, i)
+		}
 	}
 	return found
 }
