@@ -39,8 +39,9 @@ var (
 // is the same for whatever both accept (a test compares them).
 // Source: PostgreSQL 17, src/backend/parser/scan.l.
 type lexer struct {
-	text string
-	at   int
+	text  string
+	at    int
+	signs int // as far as this, each + and - is an operator of its own
 }
 
 // next gives the next token; comments and spaces lie between tokens. The last one has the kind end.
@@ -266,21 +267,28 @@ func (l *lexer) number() kind {
 
 // operator moves past an operator. A comment ends it; one of several
 // characters ends in + or - only if it holds a character that SQL's own operators do not have.
+//
+// No byte is looked at more than twice, however long a row of signs or comments is.
 func (l *lexer) operator() {
 	first := l.at
-	l.at = l.span(first, isOperator)
+	if l.at++; first < l.signs {
+		return
+	}
+	for l.at < len(l.text) && isOperator(l.text[l.at]) && !l.commented() {
+		l.at++
+	}
 	name := l.text[first:l.at]
-	for _, comment := range []string{"/*", "--"} {
-		if i := strings.Index(name, comment); i >= 0 {
-			name = name[:i]
-		}
+	if strings.ContainsAny(name, "~!@#^&|`?%") {
+		return
 	}
-	if !strings.ContainsAny(name, "~!@#^&|`?%") {
-		for len(name) > 1 && (name[len(name)-1] == '+' || name[len(name)-1] == '-') {
-			name = name[:len(name)-1]
-		}
-	}
-	l.at = first + len(name)
+	l.signs = l.at
+	l.at = first + max(1, len(strings.TrimRight(name, "+-")))
+}
+
+// commented tells that a comment begins here.
+func (l *lexer) commented() bool {
+	c := l.text[l.at]
+	return c == '/' && l.peek(1) == '*' || c == '-' && l.peek(1) == '-'
 }
 
 // radix gives the digits that may follow 0x, 0o and 0b.

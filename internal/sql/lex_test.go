@@ -35,6 +35,7 @@ var lexical = []string{
 	"select 1.5.5, 1e, 1.e, 0x, 0b2, 0o8",
 	"select 1-1, 1--1\n, 1 - -1, 1+-1, 1*-1, 1@-1, 1<-1, 1=-1, a->b, a->>'b', a#>>b, a||b, a!=b, a<>b, a<=b, a>=b, a=>b",
 	"select a @>/*c*/ b, a @--c\n b, a *-/*c*/ 1, a !=- 1, a <*- 1, a ~- 1",
+	"select 1 + +-+ 2, 1 +-+-+ 2, 1 <+-+ 2, 1 @+-+ 2, 1 +-/**/+- 2, 1 -+--c\n+ 2, 1 <--c\n 2, 1 */**/ 2, 1 +/**/-/**/+ 2",
 	"select a:=b, a::int::text, a[1:2], a[:], a[1::int]",
 	`select "a""b", "A b", ""`,
 	`select "a /* b", 'c -- d', $$ /* e $$`,
@@ -100,6 +101,38 @@ func compareTokens(t *testing.T, statement string) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestLexerReadsRowsOfOperatorsOnce takes texts for which a lexer that looks ahead at each operator needs hours.
+func TestLexerReadsRowsOfOperatorsOnce(t *testing.T) {
+	const n = 1 << 20
+	rows := []struct {
+		name, text string
+		want       int // tokens
+	}{
+		{"comments", strings.Repeat("+/**/", n) + "/*" + strings.Repeat("*", n) + "/", n},
+		{"signs", strings.Repeat("+-", n) + "+", 2*n + 1},
+		{"signs behind an operator", "<" + strings.Repeat("+-", n), 2*n + 1},
+		{"one operator", "@" + strings.Repeat("+-", n), 1},
+		{"comments of a line", strings.Repeat("+--\n", n), n},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			got := 0
+			for l := (lexer{text: row.text}); ; got++ {
+				token, err := l.next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if token.kind == endToken {
+					break
+				}
+			}
+			if got != row.want {
+				t.Errorf("got %d tokens, want %d", got, row.want)
+			}
+		})
 	}
 }
 
