@@ -132,10 +132,18 @@ func (j *judge) ordinal(node *pg.Node, o outputs, s *scope, use string) {
 	}
 }
 
-// target makes the relation that a statement changes known under its name or alias.
+// target makes the relation that a statement changes known under its name or alias, and as
+// RETURNING's old and new rows.
+//
+// Source: PostgreSQL 18 documentation, 6.4 Returning Data from Modified Rows.
 func (j *judge) target(n *pg.RangeVar, outer *scope) *scope {
 	s := &scope{outer: outer}
-	s.add(j.item(n))
+	i := j.item(n)
+	s.add(i)
+	for _, row := range []string{"old", "new"} {
+		i.name = row
+		s.add(i)
+	}
 	return s
 }
 
