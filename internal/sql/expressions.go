@@ -75,8 +75,10 @@ func (r *reader) operator(name []*pg.Node) {
 	r.function(Function{Schema: schema, Name: sign})
 }
 
-// cast adds a cast to a type that is not PostgreSQL's own. What is cast from a constant or
-// parameter runs the type's input function alone, which only a superuser can define.
+// cast adds a cast to a type that is not PostgreSQL's own. What is cast from a constant or parameter runs the
+// type's input function, which only a superuser can define, and of a domain its CHECKs, which may
+// call functions of anyone who could create it. A text does not tell a domain from an enum, to which
+// every ORM casts parameters: they pass.
 func (r *reader) cast(n *pg.TypeCast) {
 	switch n.Arg.GetNode().(type) {
 	case *pg.Node_AConst, *pg.Node_ParamRef:
