@@ -96,6 +96,8 @@ func TestRunSaysWhatToType(t *testing.T) {
 		"nobody is named": {user(), "name its user with --user, or call run with sudo"},
 		"root is named":   {user("--user", "root"), "a command of root cannot be guarded: name another user with --user"},
 		"unknown user":    {user("--user", "postern-no-such-user"), "unknown user postern-no-such-user"},
+		"unknown number":  {user("--user", "4294967290"), "unknown userid 4294967290"},
+		"root's number":   {user("--user", "0"), "a command of root cannot be guarded: name another user with --user"},
 		"no policy":       {func() { w.flags[2] = "/nowhere/policy.yaml" }, "/nowhere/policy.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {

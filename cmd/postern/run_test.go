@@ -194,6 +194,14 @@ func TestCommandRunsAsWhoCalledSudo(t *testing.T) {
 	}
 }
 
+func TestCommandRunsAsAUserThatIsNumbered(t *testing.T) {
+	w := newWorld(t, "linux:"+guest)
+	w.flags[slices.Index(w.flags, "--user")+1] = "65534"
+	if r := w.run(t, "id", "-un"); r.stdout != guest+"\n" || r.code != 0 {
+		t.Errorf("got %q, exit code %d and %q; want %s and 0", r.stdout, r.code, r.stderr, guest)
+	}
+}
+
 func TestMetricsAndHealthAreServed(t *testing.T) {
 	w := newWorld(t, "linux:"+guest)
 	port, err := testenv.FreePort()

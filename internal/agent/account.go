@@ -19,8 +19,8 @@ type account struct {
 	home       string
 }
 
-// findAccount finds the command's user: the one that is named, else the one
-// who called sudo.
+// findAccount finds the command's user: the one that is named, or numbered,
+// else the one who called sudo.
 //
 // Errors: nobody is named, the user is unknown, or is root: root can undo any guard.
 func findAccount(name string) (account, error) {
@@ -29,6 +29,10 @@ func findAccount(name string) (account, error) {
 	switch id := os.Getenv("SUDO_UID"); {
 	case name != "":
 		found, err = user.Lookup(name)
+		// A name may consist of digits: as with chown, it counts before the number.
+		if _, notOne := number(name); err != nil && notOne == nil {
+			found, err = user.LookupId(name)
+		}
 	case id != "":
 		found, err = user.LookupId(id)
 	default:
