@@ -111,6 +111,19 @@ func TestRunSaysWhatToType(t *testing.T) {
 	}
 }
 
+func TestNameWithoutAnAddressThatWouldBeOpenStartsNothing(t *testing.T) {
+	w := newWorld(t, "linux:"+guest)
+	text, err := os.ReadFile(w.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, "policy.yaml", strings.Replace(string(text), "hosts: [localhost]", "hosts: [nowhere.invalid]\n  unknownHosts: pass", 1))
+	r := w.run(t, "echo", "RAN")
+	if want := "host nowhere.invalid has no address"; r.code != runFailed || r.stdout != "" || !strings.Contains(r.stderr, want) {
+		t.Errorf("got %q, exit code %d and %q; want nothing, %d and %q", r.stdout, r.code, r.stderr, runFailed, want)
+	}
+}
+
 func TestRunWithoutRootSaysSo(t *testing.T) {
 	w := newWorld(t, "linux:"+guest)
 	cmd := exec.Command(w.program, append(w.flags, "--", "true")...)

@@ -187,6 +187,9 @@ func (a *agent) release(ctx context.Context) error {
 // serve listens, runs the command, and serves its connections until both it
 // and they have ended.
 func (a *agent) serve(ctx context.Context) (code int, err error) {
+	if err := a.targets.mustResolve(ctx, a.policies.current.Load().Targets()); err != nil {
+		return 0, err
+	}
 	handler, err := a.handler()
 	if err != nil {
 		return 0, err

@@ -84,6 +84,7 @@ func (p *policies) record() *audit.Record {
 func (a *agent) watch(ctx context.Context) {
 	tick := time.NewTicker(policyInterval)
 	defer tick.Stop()
+	fed := time.Now() // not when names were last looked up: the command's own misses do that too, and feed nothing
 	for {
 		select {
 		case <-ctx.Done():
@@ -93,7 +94,8 @@ func (a *agent) watch(ctx context.Context) {
 		if a.policies.changed() {
 			a.reload(ctx)
 		}
-		if a.targets.stale(resolveInterval) {
+		if time.Since(fed) >= resolveInterval {
+			fed = time.Now()
 			a.targets.refresh(ctx)
 			a.feed(ctx)
 		}
@@ -106,6 +108,9 @@ func (a *agent) reload(ctx context.Context) {
 	set, err := a.policies.load()
 	if err == nil {
 		err = a.o.checkFiles(a.user, set)
+	}
+	if err == nil {
+		err = a.targets.mustResolve(ctx, set.Targets())
 	}
 	a.metrics.PolicyLoaded(err == nil)
 	if err != nil {

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,6 +23,8 @@ const (
 	resolveOnMiss = time.Second
 )
 
+var errNoAddress = errors.New("the name server gave none")
+
 // resolver answers with the addresses of a host name.
 type resolver func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
@@ -33,7 +37,47 @@ type targets struct {
 	mu       sync.Mutex
 	list     []*policy.Target
 	names    map[string][]netip.Addr
+	ever     map[string][]netip.Addr // all that a name had during the run: guarded, not dialled
 	resolved time.Time
+}
+
+// mustResolve refuses Targets that would be open. With unknownHosts: pass a
+// name is guarded at its addresses alone, which have to be known before the
+// command, or the policy, has any effect.
+func (t *targets) mustResolve(ctx context.Context, list []*policy.Target) error {
+	var errs []error
+	for _, target := range list {
+		if target.Spec.UnknownHosts != policy.Pass {
+			continue
+		}
+		for _, name := range target.HostNames() {
+			addrs, err := t.lookUp(ctx, name)
+			if t.remember(name, addrs) {
+				continue
+			}
+			if err == nil {
+				err = errNoAddress
+			}
+			errs = append(errs, fmt.Errorf("guard target %s: host %s has no address, and unknownHosts: pass would let connections to it go around Postern; make the name resolve, list its addresses in hosts, or remove unknownHosts: %w",
+				target.Name(), name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// remember adds to the addresses of a name and tells whether there are any.
+func (t *targets) remember(name string, addrs []netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ever == nil {
+		t.ever = make(map[string][]netip.Addr)
+	}
+	for _, addr := range addrs {
+		if !slices.Contains(t.ever[name], addr) {
+			t.ever[name] = append(t.ever[name], addr)
+		}
+	}
+	return len(t.ever[name]) > 0
 }
 
 // replace takes the Targets of a new policy and looks their names up.
@@ -44,7 +88,9 @@ func (t *targets) replace(ctx context.Context, list []*policy.Target) {
 	t.refresh(ctx)
 }
 
-// refresh looks every name up. One that gets no answer keeps its addresses.
+// refresh looks every name up. One that gets no answer keeps its addresses; one
+// that gets another answer stays guarded at those it had: a server behind
+// several addresses is often told with some of them at a time.
 func (t *targets) refresh(ctx context.Context) {
 	t.mu.Lock()
 	t.resolved = time.Now()
@@ -59,6 +105,7 @@ func (t *targets) refresh(ctx context.Context) {
 			fresh[name] = known[name]
 			if addrs, err := t.lookUp(ctx, name); err == nil {
 				fresh[name] = addrs
+				t.remember(name, addrs)
 			} else {
 				t.log.WithError(err).WithField("host", name).Warn("Host name has no address")
 			}
@@ -166,12 +213,12 @@ func (t *targets) guarded() redirect.Guarded {
 	return g
 }
 
-// prefixes are all addresses of a Target. The caller holds mu.
+// prefixes are all addresses that a Target has, or had during the run. The caller holds mu.
 func (t *targets) prefixes(target *policy.Target) []netip.Prefix {
 	own := slices.Clone(target.Prefixes())
 	addrs := slices.Clone(target.Addrs())
 	for _, name := range target.HostNames() {
-		addrs = append(addrs, t.names[name]...)
+		addrs = append(addrs, t.ever[name]...)
 	}
 	for _, addr := range addrs {
 		own = append(own, netip.PrefixFrom(addr, addr.BitLen()))

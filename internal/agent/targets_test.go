@@ -155,3 +155,55 @@ func TestGuardHoldsEveryAddressAClientMightUse(t *testing.T) {
 		})
 	}
 }
+
+func TestTargetWithoutAnAddressThatWouldBeOpenIsRefused(t *testing.T) {
+	n := &names{answers: map[string]string{"known.internal": "10.0.0.5"}}
+	pass := "unknownHosts: pass"
+	for name, row := range map[string]struct {
+		hosts, more string
+		want        []string
+	}{
+		"strangers are refused":        {"a.internal", "", nil},
+		"strangers pass, name known":   {"known.internal, 10.1.0.1", pass, nil},
+		"strangers pass, no name":      {"10.1.0.0/24", pass, nil},
+		"strangers pass, name unknown": {"a.internal, known.internal, b.internal", pass, []string{"host a.internal has no address", "host b.internal", "list its addresses in hosts"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set, err := policy.Parse("policy.yaml", []byte(fmt.Sprintf(document, "orders", row.hosts, row.more)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := &targets{resolve: n.resolve}
+			err = all.mustResolve(t.Context(), set.Targets())
+			if (err != nil) != (row.want != nil) {
+				t.Errorf("got %v, want refused=%v", err, row.want != nil)
+			}
+			for _, want := range row.want {
+				if !strings.Contains(fmt.Sprint(err), want) {
+					t.Errorf("got %v, want %q in it", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestShorterAnswerOpensNoAddress(t *testing.T) {
+	n := &names{answers: map[string]string{"orders.internal": "10.0.0.5 10.0.0.6"}}
+	all := newTargets(t, n, fmt.Sprintf(document, "orders", "orders.internal", "unknownHosts: pass"))
+	n.answers["orders.internal"] = "10.0.0.7"
+	all.refresh(t.Context())
+	var got []string
+	for _, guard := range all.guarded().Guards {
+		if guard.Port == 5432 {
+			got = append(got, guard.Prefix.String())
+		}
+	}
+	if want := []string{"10.0.0.5/32", "10.0.0.6/32", "10.0.0.7/32"}; !slices.Equal(got, want) {
+		t.Errorf("got %v guarded, want %v", got, want)
+	}
+	for address, want := range map[string]bool{"10.0.0.5:5432": false, "10.0.0.7:5432": true} {
+		if _, ok := all.Lookup(t.Context(), netip.MustParseAddrPort(address)); ok != want {
+			t.Errorf("got %v for a connection to %s, want %v", ok, address, want)
+		}
+	}
+}
