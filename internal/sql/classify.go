@@ -81,6 +81,8 @@ func (r *reader) top(m protoreflect.Message) {
 		r.words(Session)
 		r.fields(m, nil)
 		return
+	case *pg.DiscardStmt:
+		s.Name = discards[n.Target]
 	case *pg.DeallocateStmt:
 		s.Name = n.Name
 	case *pg.FetchStmt:
@@ -89,6 +91,12 @@ func (r *reader) top(m protoreflect.Message) {
 		s.Name = n.Portalname
 	}
 	r.message(m, nil)
+}
+
+// discards names what DISCARD takes of a session; ALL has no name, as with DEALLOCATE. What is
+// not here counts as ALL.
+var discards = map[pg.DiscardMode]string{
+	pg.DiscardMode_DISCARD_PLANS: "plans", pg.DiscardMode_DISCARD_SEQUENCES: "sequences", pg.DiscardMode_DISCARD_TEMP: "temp",
 }
 
 // finish puts the collected facts in order.

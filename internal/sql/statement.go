@@ -51,7 +51,7 @@ type Statement struct {
 	HasWhere     bool // every UPDATE and DELETE in it has a WHERE that is not constant
 	ReturnsRows  bool
 	Kind         Kind
-	Name         string     // of the prepared statement or cursor; "" with EXECUTE, DEALLOCATE and CLOSE: ALL
+	Name         string     // of the prepared statement or cursor, or what DISCARD takes ("plans"); "" with DISCARD, DEALLOCATE and CLOSE: ALL
 	Inner        *Statement // what PREPARE, DECLARE and EXPLAIN carry
 	Settings     []Setting  // what SET, RESET, set_config() and changes of pg_settings change
 	Foreign      bool       // it says which columns of another server a relation here shows, or how that server is reached

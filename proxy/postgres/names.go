@@ -149,7 +149,9 @@ func (n *names) ran(st *statement, i int) {
 		}
 		n.unprepare(s.Name)
 	case sql.Discard:
-		n.discard()
+		if s.Name == "" { // PLANS, SEQUENCES and TEMP leave names what they are
+			n.discard()
+		}
 	}
 }
 
