@@ -96,7 +96,7 @@ func (s *snapshot) objectTo(st *sql.Statement) (o *objection, unknown bool) {
 		}
 		return s.objectToUse(st), false
 	}
-	if o := objectToCode(st); o != nil {
+	if o := s.objectToCode(st); o != nil {
 		return o, false
 	}
 	if o := s.objectToUse(st); o != nil {
@@ -130,7 +130,7 @@ func (s *snapshot) objectToUse(st *sql.Statement) *objection {
 }
 
 // objectToCode objects to what may read any column unseen.
-func objectToCode(st *sql.Statement) *objection {
+func (s *snapshot) objectToCode(st *sql.Statement) *objection {
 	if st.Unknown != "" {
 		return &objection{Use: "a statement that cannot be read: " + st.Unknown}
 	}
@@ -140,7 +140,7 @@ func objectToCode(st *sql.Statement) *objection {
 		}
 	}
 	for _, f := range st.Functions {
-		if !f.Builtin && !tellsNothing(f) {
+		if s.shadowed.has(f) || !f.Builtin && !tellsNothing(f) {
 			return &objection{Use: "what " + f.Name + " reads is not known here", Way: "select plain columns"}
 		}
 	}

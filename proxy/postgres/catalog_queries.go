@@ -96,6 +96,8 @@ WHERE a.attgenerated <> '' AND d.refobjsubid > 0 AND d.refobjsubid <> a.attnum`,
 WHERE oid >= 16384 AND pronargs > 0 AND pronargs - pronargdefaults <= 1`, 2, func(r *catalogRow) {
 			f.onRows = append(f.onRows, rowFunction{r.text(0), r.oid(1)})
 		}},
+
+		{shadowsQuery, 1, func(r *catalogRow) { f.shadowed = append(f.shadowed, r.text(0)) }},
 	}
 }
 

@@ -27,6 +27,7 @@ type facts struct {
 	generated []generatedColumn
 	builtins  map[uint32]string // functions that initdb created
 	onRows    []rowFunction
+	shadowed  []string // functions with the name of a built-in
 }
 
 // relation is what pg_class and pg_attribute say of a table, view, sequence, index, TOAST table or composite type.

@@ -14,6 +14,7 @@ type snapshot struct {
 	bare      bool // of columns that the Target declares
 	relations map[uint32]*shown
 	names     map[string][]*shown // in any schema
+	shadowed  *shadowed           // functions with the name of a built-in
 	carriers  map[uint32]bool     // types whose values hold a sensitive column's
 }
 
@@ -32,6 +33,7 @@ func (r *resolver) snapshot(bare bool) *snapshot {
 		relations: make(map[uint32]*shown, len(r.relations)),
 		names:     make(map[string][]*shown, len(r.relations)),
 		carriers:  r.carriers,
+		shadowed:  (*shadowed)(nil).with(r.shadowed),
 	}
 	functions := r.rowFunctions()
 	for oid, on := range r.relations {

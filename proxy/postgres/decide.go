@@ -21,6 +21,7 @@ const maxJudgementAge = time.Second
 type judgement struct {
 	view     *policy.View
 	path     *searchPath
+	shadowed *shadowed
 	snapshot *snapshot // nil where the Target has no sensitive columns
 	made     time.Time
 	request  audit.Request
@@ -49,7 +50,7 @@ func (s *session) judge(ctx context.Context, st *statement) (*judgement, error) 
 		}
 	}
 	j := st.last
-	if j != nil && !st.named && j.view == s.view && j.path == s.path && j.snapshot == current && time.Since(j.made) < maxJudgementAge {
+	if j != nil && !st.named && j.view == s.view && j.path == s.path && j.shadowed == s.shadows.current() && j.snapshot == current && time.Since(j.made) < maxJudgementAge {
 		return j, nil
 	}
 	carried, err := s.carried(st.script.Statements)
@@ -68,11 +69,19 @@ func (s *session) judge(ctx context.Context, st *statement) (*judgement, error) 
 // that they run by name.
 func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql.Statement) (*judgement, error) {
 	statements := append(slices.Clip(script.Statements), carried...)
+	defines := slices.ContainsFunc(statements, func(st *sql.Statement) bool { return slices.Contains(st.Words, sql.DDL) })
+	shadowed := s.shadows.current()
+	var created []string
+	if defines {
+		created = defined(script)
+		shadowed = shadowed.with(created)
+	}
+	statements = shadowed.unmask(statements)
 	path, moves := s.path, movesPath(statements)
 	if moves && len(statements) > 1 {
 		path = nil // what stands behind the change in the same text is read with the new one
 	}
-	j := &judgement{view: s.view, path: path, made: time.Now(), action: metrics.Allow, request: describe(statements, path)}
+	j := &judgement{view: s.view, path: path, shadowed: shadowed, made: time.Now(), action: metrics.Allow, request: describe(statements, path)}
 	asked := policy.Request{Database: s.database, User: s.access.login.User, Now: j.made}
 	for _, st := range statements {
 		asked.Statements = append(asked.Statements, policyStatement(st, path))
@@ -90,7 +99,7 @@ func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql
 		}
 	}
 	j.held = s.holds(statements)
-	j.defines = slices.ContainsFunc(statements, func(st *sql.Statement) bool { return slices.Contains(st.Words, sql.DDL) })
+	j.defines = defines
 	j.alters = alters(statements)
 	if answer.Action != policy.Allow {
 		j.deny(explain(answer))
@@ -99,8 +108,11 @@ func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql
 	}
 	j.wouldMask(answer.Would)
 	s.recordText(j, script)
-	if j.denied == "" && moves {
-		s.path = nil
+	if j.denied == "" {
+		s.shadows.add(created)
+		if moves {
+			s.path = nil
+		}
 	}
 	return j, nil
 }

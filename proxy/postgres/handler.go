@@ -50,6 +50,13 @@ type Handler struct {
 
 	mu       sync.Mutex
 	catalogs map[catalogKey]*catalog
+	shadowed map[shadowsKey]*shadows
+}
+
+// shadowsKey tells databases apart.
+type shadowsKey struct {
+	address  netip.AddrPort
+	database string
 }
 
 // catalogKey tells apart what can have different sensitive columns, or be read with different rights.
@@ -71,7 +78,7 @@ func New(config Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Handler{config: config, pristine: base, catalogs: make(map[catalogKey]*catalog)}, nil
+	return &Handler{config: config, pristine: base, catalogs: make(map[catalogKey]*catalog), shadowed: make(map[shadowsKey]*shadows)}, nil
 }
 
 // Serve carries one session to its end. It closes no connection but those it opened.
@@ -121,6 +128,17 @@ func (h *Handler) catalog(a access, file string) *catalog {
 	}, target.Sensitive())
 	h.catalogs[key] = c
 	return c
+}
+
+// shadows gives the shadowed names of a database, which its sessions share.
+func (h *Handler) shadows(a access) *shadows {
+	key := shadowsKey{a.destination.Address, a.database}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.shadowed[key] == nil {
+		h.shadowed[key] = new(shadows)
+	}
+	return h.shadowed[key]
 }
 
 // forget drops the catalogs of earlier versions of a Target; the sessions that

@@ -171,13 +171,16 @@ func (s *session) login(ctx context.Context) (phase, error) {
 	if err != nil {
 		return nil, loginRefusal(s.target.Name(), err)
 	}
-	if s.path, err = askSearchPath(ctx, pg); err == nil {
+	var shadowed []string
+	if s.path, shadowed, err = askNames(ctx, pg); err == nil {
 		err = pg.SyncConn(ctx)
 	}
 	if err != nil {
 		pg.Close(ctx)
 		return nil, loginRefusal(s.target.Name(), err)
 	}
+	s.shadows = s.Handler.shadows(s.access)
+	s.shadows.add(shadowed)
 	hijacked, err := pg.Hijack()
 	if err != nil {
 		return nil, loginRefusal(s.target.Name(), err)

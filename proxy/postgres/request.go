@@ -179,7 +179,7 @@ func (s *session) bind(f frame) error {
 		return err
 	}
 	p := &portal{statement: st, parameters: values}
-	runsCode := st == nil || st.named || alters(st.script.Statements)
+	runsCode := st == nil || st.named || alters(s.shadows.current().unmask(st.script.Statements))
 	if err := s.send(&expected{reply: replyBind, name: portalName, portal: p, runsCode: runsCode}, nil); err != nil {
 		return err
 	}

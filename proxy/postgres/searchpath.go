@@ -27,23 +27,28 @@ const catalogSchema = "pg_catalog"
 // seen by sessions that begin after it, and by this one not.
 type searchPath struct{ schemas []string }
 
-// askSearchPath asks the server for the path of the session that begins.
+// askNames asks the server for the path of the session that begins, and for the
+// functions that have the name of a built-in.
 //
 // Source: PostgreSQL 17 documentation, 9.27 System Information Functions, current_schemas.
-func askSearchPath(ctx context.Context, pg *pgconn.PgConn) (*searchPath, error) {
+func askNames(ctx context.Context, pg *pgconn.PgConn) (path *searchPath, shadowed []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	results, err := pg.Exec(ctx, "SELECT pg_catalog.unnest(pg_catalog.current_schemas(true))").ReadAll()
+	results, err := pg.Exec(ctx, "SELECT pg_catalog.unnest(pg_catalog.current_schemas(true)); "+shadowsQuery).ReadAll()
 	if err != nil {
-		return nil, fmt.Errorf("ask for the search path: %w", err)
+		return nil, nil, fmt.Errorf("ask for the search path: %w", err)
 	}
-	path := new(searchPath)
-	for _, result := range results {
-		for _, row := range result.Rows {
-			path.schemas = append(path.schemas, string(row[0]))
-		}
+	if len(results) != 2 {
+		return nil, nil, fmt.Errorf("%w: %d answers for the search path", errMalformed, len(results))
 	}
-	return path, nil
+	path = new(searchPath)
+	for _, row := range results[0].Rows {
+		path.schemas = append(path.schemas, string(row[0]))
+	}
+	for _, row := range results[1].Rows {
+		shadowed = append(shadowed, string(row[0]))
+	}
+	return path, shadowed, nil
 }
 
 // places are what a relation's name may mean.

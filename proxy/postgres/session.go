@@ -50,6 +50,7 @@ type session struct {
 	farewell  bool // the client took its leave
 	doomed    bool // a refused message makes the server ignore everything before the next Sync
 	path      *searchPath
+	shadows   *shadows
 	set       *policy.Set
 	view      *policy.View
 	durable   policy.Durability // of view, as keep is
