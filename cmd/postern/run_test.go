@@ -249,8 +249,6 @@ func TestVersionAndUnknownCommands(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"run"}, "requires at least 1 arg"},
-		{[]string{"run", "--", "true"}, `required flag(s) "file" not set`},
 		{[]string{"nonsense"}, "unknown command"},
 	} {
 		var stderr bytes.Buffer
