@@ -107,7 +107,7 @@ func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql
 		return nil, err
 	}
 	j.wouldMask(answer.Would)
-	s.recordText(j, script)
+	s.recordText(j, script, statements)
 	if j.denied == "" {
 		s.shadows.add(created)
 		if moves {

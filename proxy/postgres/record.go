@@ -63,11 +63,11 @@ func qualified(schema, name string) string {
 
 // recordText puts into a record what the policies let it hold of the text. Of
 // what is refused, or cannot be read, it holds the fingerprint; of what may name
-// a password not even the shape.
-func (s *session) recordText(j *judgement, script *sql.Script) {
+// a password not even the shape: $1 is one where what the text runs by name says so.
+func (s *session) recordText(j *judgement, script *sql.Script, statements []*sql.Statement) {
 	j.request.Fingerprint = script.Fingerprint
 	secret := j.denied != ""
-	for _, st := range script.Statements {
+	for _, st := range statements {
 		secret = secret || st.Unknown != "" || st.HasPasswords
 	}
 	if secret || s.keep == policy.RecordNone {

@@ -177,6 +177,18 @@ func TestRecordsHoldWhatThePolicyLetsThem(t *testing.T) {
 	}
 }
 
+func TestPasswordsOfPreparedStatementsAreNotRecorded(t *testing.T) {
+	db := startServer(t)
+	db.MustExec(t, db.database, "CREATE FUNCTION public.crypt(text, text) RETURNS text LANGUAGE sql AS 'SELECT $2'")
+	g := guard(t, db, "", "record: full", allowAll)
+	conn := g.connect(t, "sslmode=disable")
+	must(t, conn, "PREPARE p AS SELECT crypt($1, 'x')")
+	must(t, conn, "EXECUTE p('HUNTER2')")
+	if got := g.trail.of(t, audit.KindRequest, 2)[1].Request; got.Text != "" || got.Parameters != nil {
+		t.Errorf("got %+v, want no text: it holds a password", got)
+	}
+}
+
 func TestObservedPoliciesOnlySayWhatTheyWouldDo(t *testing.T) {
 	g := guard(t, startServer(t), "", "mode: observe", `{name: reads, allow: [SELECT]}`)
 	conn := g.connect(t, "sslmode=disable")
