@@ -100,7 +100,7 @@ func (r *resolver) system() {
 			r.deriveAll(on) // long values, in pieces
 			continue
 		}
-		if on.schema != "pg_catalog" {
+		if on.schema != "pg_catalog" && on.schema != "information_schema" {
 			continue
 		}
 		for _, c := range on.columns {

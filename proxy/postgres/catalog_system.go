@@ -2,7 +2,7 @@ package postgres
 
 import "slices"
 
-// holdsCopies tells the columns of pg_catalog in which values of users' columns, or
+// holdsCopies tells the columns of pg_catalog and information_schema in which values of users' columns, or
 // credentials, can be read. Of the relations here, those columns are listed that hold
 // none: one that a later version adds is sensitive until it is listed.
 //
@@ -50,6 +50,10 @@ func holdsCopies(relation, column string) bool {
 		harmless = []string{"oid", "umuser", "umserver"}
 	case "pg_user_mappings":
 		harmless = []string{"umid", "srvid", "srvname", "umuser", "usename"}
+	case "_pg_user_mappings": // of information_schema, as the next
+		harmless = []string{"oid", "umuser", "authorization_identifier", "foreign_server_catalog", "foreign_server_name", "srvowner"}
+	case "user_mapping_options":
+		harmless = []string{"authorization_identifier", "foreign_server_catalog", "foreign_server_name", "option_name"}
 	case "pg_subscription":
 		harmless = []string{"oid", "subdbid", "subname", "subowner", "subenabled", "subslotname", "subpublications"}
 	case "pg_hba_file_rules":

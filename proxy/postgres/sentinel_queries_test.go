@@ -381,6 +381,8 @@ func systemRelations() []attempt {
 		{"pg_largeobject, hex", denied, simple("SELECT encode(data, 'hex') FROM pg_largeobject")},
 		{"TOAST", masked, simple("SELECT chunk_data FROM %TOAST%")},
 		{"password of a user mapping", masked, simple("SELECT umoptions FROM pg_user_mapping")},
+		{"the same, option by option", masked, simple("SELECT * FROM information_schema.user_mapping_options")},
+		{"what that is made of", masked, simple("SELECT umoptions FROM information_schema._pg_user_mappings")},
 	}
 }
 
