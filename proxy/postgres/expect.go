@@ -13,6 +13,9 @@ import (
 // Source: PostgreSQL 17, PQ_SEND_BUFFER_SIZE in src/backend/libpq/pqcomm.c.
 const maxExpected = 4096
 
+// maxDueBytes bounds the texts and parameters of the replies that are due.
+const maxDueBytes = 32 << 20
+
 // A reply is what answers a message.
 type reply uint8
 
@@ -282,7 +285,7 @@ func (q *queue) failQuery(e *expected) {
 }
 
 // full tells, under the lock, that the client has to wait.
-func (q *queue) full() bool { return len(q.due) >= maxExpected || q.bytes > maxRememberBytes }
+func (q *queue) full() bool { return len(q.due) >= maxExpected || q.bytes > maxDueBytes }
 
 // wait returns when pending, which is asked under the lock, is over. In a COPY it
 // never is: the server waits for the client's data then.

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"postern.dev/postern/internal/sql"
@@ -249,5 +250,15 @@ func TestWhatCannotBeReadTakesEveryName(t *testing.T) {
 	q.complete(e)
 	if got := q.names.statements["p"]; got != nil {
 		t.Errorf("got %v, want no name with a meaning", got)
+	}
+}
+
+func TestNamesCountWhatIsReadOfATextNotItsLength(t *testing.T) {
+	n := newNames()
+	for _, name := range []string{"", "a", "b"} {
+		n.prepare(name, newStatement(strings.Repeat("x", 1<<20), &sql.Script{}))
+		if err := n.room(); (err != nil) != (name == "b") {
+			t.Errorf("got %v behind %q, want room for one tree of a megabyte of text, not for two", err, name)
+		}
 	}
 }

@@ -10,8 +10,9 @@ import (
 const (
 	maxStatements    = 10_000
 	maxPortals       = 10_000
-	maxRememberBytes = 32 << 20 // of their texts and recorded parameters
+	maxRememberBytes = 64 << 20 // of what was read of their texts, and recorded parameters
 	maxRecent        = 256      // texts whose decision is kept
+	maxRecentTotal   = 16 << 20 // of what was read of them
 	maxRecentBytes   = 16 << 10 // of each of them
 )
 
@@ -26,6 +27,9 @@ type statement struct {
 	named   bool // what it does depends on what names mean when it runs
 	last    *judgement
 }
+
+// size estimates what st holds: a tree is many times the text.
+func (st *statement) size() int { return 40 * len(st.text) }
 
 // portal is a statement with its parameters, ready to run.
 type portal struct {
@@ -72,12 +76,12 @@ func newStatement(text string, script *sql.Script) *statement {
 func (n *names) prepare(name string, st *statement) {
 	n.unprepare(name)
 	n.statements[name] = st
-	n.bytes += len(st.text)
+	n.bytes += st.size()
 }
 
 func (n *names) unprepare(name string) {
 	if st, ok := n.statements[name]; ok {
-		n.bytes -= len(st.text)
+		n.bytes -= st.size()
 		delete(n.statements, name)
 	}
 }
@@ -175,9 +179,14 @@ func (n *names) deallocateAll() {
 	}
 }
 
-// room tells whether a session may remember something more.
+// room tells whether a session may remember something more. The unnamed
+// statement is not counted: the next one takes its place.
 func (n *names) room() error {
-	if len(n.statements) >= maxStatements || len(n.portals)+len(n.cursors) >= maxPortals || n.bytes > maxRememberBytes {
+	bytes := n.bytes
+	if st, ok := n.statements[""]; ok {
+		bytes -= st.size()
+	}
+	if len(n.statements) >= maxStatements || len(n.portals)+len(n.cursors) >= maxPortals || bytes > maxRememberBytes {
 		return errTooMuch
 	}
 	return nil

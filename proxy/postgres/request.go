@@ -328,9 +328,11 @@ func (s *session) remembered(text string, script *sql.Script) *statement {
 	if len(text) > maxRecentBytes {
 		return st
 	}
-	if len(s.recent) >= maxRecent {
+	if len(s.recent) >= maxRecent || s.recentBytes+st.size() > maxRecentTotal {
 		clear(s.recent)
+		s.recentBytes = 0
 	}
-	s.recent[script] = st
+	s.recent[script] = st // in the place of none, or of the same script in another text
+	s.recentBytes += st.size()
 	return st
 }

@@ -38,36 +38,37 @@ type session struct {
 	tls    bool
 	asked  *startup
 
-	who       identity.Identity
-	target    *policy.Target
-	source    policy.TargetCredential // of the login
-	database  string
-	access    access
-	settings  []parameter
-	catalog   *catalog
-	key       cancelKey
-	counted   bool
-	farewell  bool // the client took its leave
-	doomed    bool // a refused message makes the server ignore everything before the next Sync
-	path      *searchPath
-	shadows   *shadows
-	set       *policy.Set
-	view      *policy.View
-	durable   policy.Durability // of view, as keep is
-	keep      policy.Record
-	queue     *queue
-	upstream  net.Conn
-	pg        *pgconn.PgConn
-	up        *bufio.Writer // to the server
-	down      *bufio.Writer // to the client
-	gate      *gate
-	values    *values
-	status    byte
-	unsettled bool // DDL in a transaction that has not ended
-	reported  []parameter
-	recent    map[*sql.Script]*statement
-	row       []byte // the row that is being masked
-	last      string // SQLSTATE with which the server ended the session
+	who         identity.Identity
+	target      *policy.Target
+	source      policy.TargetCredential // of the login
+	database    string
+	access      access
+	settings    []parameter
+	catalog     *catalog
+	key         cancelKey
+	counted     bool
+	farewell    bool // the client took its leave
+	doomed      bool // a refused message makes the server ignore everything before the next Sync
+	path        *searchPath
+	shadows     *shadows
+	set         *policy.Set
+	view        *policy.View
+	durable     policy.Durability // of view, as keep is
+	keep        policy.Record
+	queue       *queue
+	upstream    net.Conn
+	pg          *pgconn.PgConn
+	up          *bufio.Writer // to the server
+	down        *bufio.Writer // to the client
+	gate        *gate
+	values      *values
+	status      byte
+	unsettled   bool // DDL in a transaction that has not ended
+	reported    []parameter
+	recent      map[*sql.Script]*statement
+	recentBytes int
+	row         []byte // the row that is being masked
+	last        string // SQLSTATE with which the server ended the session
 }
 
 func newSession(h *Handler, conn *proxy.Session) *session {
