@@ -169,7 +169,7 @@ func TestTargetWithoutAnAddressThatWouldBeOpenIsRefused(t *testing.T) {
 		"strangers pass, name unknown": {"a.internal, known.internal, b.internal", pass, []string{"host a.internal has no address", "host b.internal", "list its addresses in hosts"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			set, err := policy.Parse("policy.yaml", []byte(fmt.Sprintf(document, "orders", row.hosts, row.more)))
+			set, err := policy.Parse("policy.yaml", fmt.Appendf(nil, document, "orders", row.hosts, row.more))
 			if err != nil {
 				t.Fatal(err)
 			}
