@@ -9,7 +9,7 @@ import (
 // Limits on what a session may make Postern remember.
 const (
 	maxStatements    = 10_000
-	maxPortals       = 10_000
+	maxPortals       = 1_000    // a plan of the most columns that a row can have takes 140 KB
 	maxRememberBytes = 64 << 20 // of what was read of their texts, and recorded parameters
 	maxRecent        = 256      // texts whose decision is kept
 	maxRecentTotal   = 16 << 20 // of what was read of them
