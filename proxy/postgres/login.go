@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -119,6 +120,9 @@ func loginRefusal(target string, err error) *refusal {
 	case errors.As(err, &unproven):
 		return refused(metrics.Upstream, stateNoConnection,
 			"the server of target %s does not prove its name: check tls.serverName and tls.ca of the target", target).because(err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return refused(metrics.Upstream, stateNoConnection,
+			"the server of target %s cannot be reached: nothing listens there; check that it runs, and the target's hosts and ports", target).because(err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return refused(metrics.Upstream, stateNoConnection, "the server of target %s does not answer", target).because(err)
 	}
