@@ -27,7 +27,7 @@ func TestNoWayOpensWhoeverIsKilled(t *testing.T) {
 			w := newWorld(t, "linux:"+guest)
 			before := rootPrograms(t)
 			role := "direct_" + name
-			shared.server.MustExec(t, "postgres", "CREATE ROLE "+role+" LOGIN PASSWORD 'right'")
+			shared.server.MustExec(t, "postgres", "DROP ROLE IF EXISTS "+role+"; CREATE ROLE "+role+" LOGIN PASSWORD 'right'")
 			p := w.startWorker(t, role)
 			eventually(t, "connections through Postern", func() bool { return strings.Count(p.stdout.String(), testenv.Superuser) > 20 })
 			keeper := keeperOf(t, p)
