@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -271,8 +270,8 @@ func (a *agent) handler() (*postgres.Handler, error) {
 		Credentials: credential.NewFiles(a.user.uid),
 		Parser:      a.parser,
 		CA:          a.ca,
-		Dial: func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", addr.String())
+		Dial: func(ctx context.Context, _ proxy.Origin, to proxy.Destination) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", to.Address.String())
 		},
 		Metrics: a.metrics,
 		Log:     a.o.Log,

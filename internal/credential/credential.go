@@ -1,5 +1,6 @@
-// Package credential holds how the agent logs in at a Target: the login lies in
-// a file that the guarded user cannot read.
+// Package credential holds how the agent logs in at a Target, and whom it trusts
+// there: both lie in files that the guarded user cannot read, or in Secrets of
+// Postern's own namespace.
 package credential
 
 import (
@@ -32,35 +33,63 @@ func (l Login) String() string { return "login of " + l.User }
 // GoString is String: %#v shows no password either.
 func (l Login) GoString() string { return l.String() }
 
-// Files reads the login files that Targets name.
+// Reference names where a login or a bundle of certificates lies: one of the two.
+type Reference struct {
+	File   string // absolute path
+	Secret string // in Postern's own namespace
+}
+
+// String is the reference as messages show it.
+func (r Reference) String() string {
+	if r.Secret != "" {
+		return "secret " + r.Secret
+	}
+	return r.File
+}
+
+// errSecret tells that there is no cluster to ask.
+var errSecret = errors.New("a secret is the cluster's: name a file")
+
+// Files reads the files that Targets name.
 type Files struct{ guarded uint32 }
 
 // NewFiles reads login files that the user uid, whose processes are guarded,
 // must not be able to read.
 func NewFiles(uid uint32) *Files { return &Files{guarded: uid} }
 
-// Login reads the login in file, which is YAML or JSON with the keys username
+// Login reads the login in a file, which is YAML or JSON with the keys username
 // and password. It is read each time, so a new password counts at once.
 //
 // Errors: a file that is missing, not regular, over 64 KiB, owned by the
 // guarded user, open to its group or others, or holds anything else. The error
 // names the path and what to type, never what the file holds.
-func (f *Files) Login(_ context.Context, file string) (Login, error) {
-	opened, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+func (f *Files) Login(_ context.Context, from Reference) (Login, error) {
+	if from.File == "" {
+		return Login{}, fmt.Errorf("read login %s: %w", from, errSecret)
+	}
+	opened, err := os.OpenFile(from.File, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Login{}, fmt.Errorf("read login: %w", err)
 	}
 	defer opened.Close()
 	written, err := f.inspect(opened)
 	if err != nil {
-		return Login{}, fmt.Errorf("read login %s: %w", file, err)
+		return Login{}, fmt.Errorf("read login %s: %w", from, err)
 	}
 	login, err := parse(opened)
 	if err != nil {
-		return Login{}, fmt.Errorf("read login %s: %w", file, err)
+		return Login{}, fmt.Errorf("read login %s: %w", from, err)
 	}
 	login.Version = written.UTC().Format(time.RFC3339Nano)
 	return login, nil
+}
+
+// Certificates reads the bundle of certificates in a file, which is no secret.
+func (f *Files) Certificates(_ context.Context, from Reference) ([]byte, error) {
+	if from.File == "" {
+		return nil, errSecret
+	}
+	return os.ReadFile(from.File)
 }
 
 // inspect refuses a file that others can read, and says when it was written.

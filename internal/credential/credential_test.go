@@ -20,7 +20,7 @@ func TestLoginIsReadFromYAMLAndJSON(t *testing.T) {
 		"json": `{"username":"app_ro","password":"` + secret + `"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := NewFiles(65534).Login(t.Context(), write(t, text))
+			got, err := NewFiles(65534).Login(t.Context(), Reference{File: write(t, text)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -34,11 +34,11 @@ func TestLoginIsReadFromYAMLAndJSON(t *testing.T) {
 func TestLoginIsReadAgainWhenItsFileChanges(t *testing.T) {
 	file := write(t, "{username: a, password: one}")
 	files := NewFiles(65534)
-	first, err := files.Login(t.Context(), file)
+	first, err := files.Login(t.Context(), Reference{File: file})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := files.Login(t.Context(), file); err != nil || again != first {
+	if again, err := files.Login(t.Context(), Reference{File: file}); err != nil || again != first {
 		t.Errorf("got %v and error %v for an unchanged file, want the same login", again, err)
 	}
 	replace := file + ".new"
@@ -51,7 +51,7 @@ func TestLoginIsReadAgainWhenItsFileChanges(t *testing.T) {
 	if err := os.Rename(replace, file); err != nil {
 		t.Fatal(err)
 	}
-	second, err := files.Login(t.Context(), file)
+	second, err := files.Login(t.Context(), Reference{File: file})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestFaultyLoginFilesAreRefusedWithoutTheirContent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := row.make(t)
-			got, err := NewFiles(65534).Login(t.Context(), file)
+			got, err := NewFiles(65534).Login(t.Context(), Reference{File: file})
 			if err == nil {
 				t.Fatalf("got %v, want an error", got)
 			}

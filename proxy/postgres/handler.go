@@ -21,11 +21,18 @@ import (
 // defaultMaxSessions is what one server is likely to take from everybody together.
 const defaultMaxSessions = 500
 
-// Credentials are the logins that policies name.
+// Credentials are the logins and certificates that policies name.
 type Credentials interface {
-	// Login reads the login in file as it is now.
-	Login(ctx context.Context, file string) (credential.Login, error)
+	// Login reads a login as it is now.
+	Login(context.Context, credential.Reference) (credential.Login, error)
+	// Certificates reads a bundle of CA certificates as it is now, in PEM.
+	Certificates(context.Context, credential.Reference) ([]byte, error)
 }
+
+// Dial opens a connection to a server, for the workload that a session came from.
+//
+// Shape: origin has no workload where Postern asks for all of them.
+type Dial func(ctx context.Context, origin proxy.Origin, to proxy.Destination) (net.Conn, error)
 
 // Config is what a [Handler] needs. All of it but MaxSessions is required.
 type Config struct {
@@ -35,7 +42,7 @@ type Config struct {
 	Credentials Credentials
 	Parser      *sql.Parser
 	CA          *trust.CA
-	Dial        func(context.Context, netip.AddrPort) (net.Conn, error)
+	Dial        Dial
 	Metrics     *metrics.Metrics
 	Log         logrus.FieldLogger
 	MaxSessions int // logged in, or on the way there; 500
@@ -64,7 +71,8 @@ type catalogKey struct {
 	target   *policy.Target
 	address  netip.AddrPort
 	database string
-	file     string // of the login
+	login    credential.Reference
+	uid      string // of the pod that is dialled from; empty: the node
 }
 
 // New makes a handler.
@@ -100,18 +108,21 @@ func (h *Handler) Close() error {
 // catalog gives the catalog of a database, which its sessions share. It is nil
 // where the Target has no sensitive columns.
 //
-// Shape: file is that of the login, read anew for each connection. Without one
-// the login is the client's own: the catalog is the session's, who has to close it.
-func (h *Handler) catalog(a access, file string) *catalog {
+// Shape: login is read anew for each connection. Without one it is the client's
+// own: the catalog is the session's, who has to close it.
+func (h *Handler) catalog(a access, login credential.Reference) *catalog {
 	target := a.destination.Target
 	if !target.Sensitive().Any() {
 		return nil
 	}
 	a.parameters = map[string]string{"application_name": "postern"}
-	if file == "" {
+	if login == (credential.Reference{}) {
 		return newCatalog(a.connect, target.Sensitive())
 	}
-	key := catalogKey{target, a.destination.Address, a.database, file}
+	key := catalogKey{target: target, address: a.destination.Address, database: a.database, login: login}
+	if target.Spec.Source != policy.SourceNode { // what a pod does to its own packets is to hurt nobody else
+		key.uid = a.origin.Workload.UID
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c, ok := h.catalogs[key]; ok {
@@ -121,7 +132,7 @@ func (h *Handler) catalog(a access, file string) *catalog {
 	c := newCatalog(func(ctx context.Context) (*pgconn.PgConn, error) {
 		own := a
 		var err error
-		if own.login, err = h.config.Credentials.Login(ctx, file); err != nil {
+		if own.login, err = h.config.Credentials.Login(ctx, login); err != nil {
 			return nil, err
 		}
 		return own.connect(ctx)
@@ -139,6 +150,25 @@ func (h *Handler) shadows(a access) *shadows {
 		h.shadowed[key] = new(shadows)
 	}
 	return h.shadowed[key]
+}
+
+// Forget lets go of what was kept for a pod that is gone.
+func (h *Handler) Forget(podUID string) {
+	if podUID == "" {
+		return
+	}
+	var gone []*catalog
+	h.mu.Lock()
+	for key, c := range h.catalogs {
+		if key.uid == podUID {
+			gone = append(gone, c)
+			delete(h.catalogs, key)
+		}
+	}
+	h.mu.Unlock()
+	for _, c := range gone {
+		c.close()
+	}
 }
 
 // forget drops the catalogs of earlier versions of a Target; the sessions that

@@ -136,11 +136,11 @@ func (g *guarded) serve(t testing.TB) {
 		Credentials: credential.NewFiles(65534),
 		Parser:      parser(t),
 		CA:          g.ca,
-		Dial: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+		Dial: func(ctx context.Context, _ proxy.Origin, to proxy.Destination) (net.Conn, error) {
 			if g.instead != "" {
 				return (&net.Dialer{}).DialContext(ctx, "tcp", g.instead)
 			}
-			return (&net.Dialer{}).DialContext(ctx, "tcp", to.String())
+			return (&net.Dialer{}).DialContext(ctx, "tcp", to.Address.String())
 		},
 		Metrics: m,
 		Log:     log,

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
-	"os"
 	"syscall"
 	"time"
 
@@ -35,7 +33,9 @@ func pristine() (*pgconn.Config, error) {
 // access is how to log in at one database of a Target.
 type access struct {
 	pristine    *pgconn.Config
-	dial        func(context.Context, netip.AddrPort) (net.Conn, error)
+	dial        Dial
+	credentials Credentials
+	origin      proxy.Origin
 	destination proxy.Destination
 	login       credential.Login
 	database    string
@@ -45,9 +45,9 @@ type access struct {
 // config is what pgconn logs in with. Where the server is not proven by TLS, it
 // has to prove itself by SCRAM, which shows an impostor nothing: no password is
 // sent in clear or as MD5 there.
-func (a access) config() (*pgconn.Config, error) {
+func (a access) config(ctx context.Context) (*pgconn.Config, error) {
 	target := a.destination.Target
-	tlsConfig, err := upstreamTLS(target, a.destination)
+	tlsConfig, err := a.tls(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -66,24 +66,25 @@ func (a access) config() (*pgconn.Config, error) {
 	if target.Spec.TLS.Mode != policy.VerifyFull {
 		c.RequireAuth = "scram-sha-256"
 	}
-	c.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return a.dial(ctx, a.destination.Address) }
+	c.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return a.dial(ctx, a.origin, a.destination) }
 	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	return c, nil
 }
 
 // connect logs in. The caller hijacks or closes what it returns.
 func (a access) connect(ctx context.Context) (*pgconn.PgConn, error) {
-	config, err := a.config()
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	config, err := a.config(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
-	defer cancel()
 	return pgconn.ConnectConfig(ctx, config)
 }
 
-// upstreamTLS is how the server proves itself, nil where it does not.
-func upstreamTLS(target *policy.Target, to proxy.Destination) (*tls.Config, error) {
+// tls is how the server proves itself, nil where it does not.
+func (a access) tls(ctx context.Context) (*tls.Config, error) {
+	target, to := a.destination.Target, a.destination
 	spec := target.Spec.TLS
 	switch spec.Mode {
 	case policy.Disable:
@@ -98,13 +99,13 @@ func upstreamTLS(target *policy.Target, to proxy.Destination) (*tls.Config, erro
 	if spec.CA == nil {
 		return config, nil
 	}
-	bundle, err := os.ReadFile(spec.CA.File)
+	bundle, err := a.credentials.Certificates(ctx, reference(spec.CA))
 	if err != nil {
 		return nil, fmt.Errorf("read tls.ca: %w", err)
 	}
 	config.RootCAs = x509.NewCertPool()
 	if !config.RootCAs.AppendCertsFromPEM(bundle) {
-		return nil, fmt.Errorf("read tls.ca %s: no certificate in it", spec.CA.File)
+		return nil, fmt.Errorf("read tls.ca %s: no certificate in it", reference(spec.CA))
 	}
 	return config, nil
 }

@@ -118,7 +118,10 @@ func (s *session) identify(ctx context.Context) (phase, error) {
 			"%s belongs to no target: ask for it to be added to one, or for unknownHosts: pass", s.conn.Origin.Dialled)
 	}
 	s.target = destination.Target
-	s.access = access{pristine: s.pristine, dial: s.config.Dial, destination: destination, database: s.database}
+	s.access = access{
+		pristine: s.pristine, dial: s.config.Dial, credentials: s.config.Credentials,
+		origin: s.conn.Origin, destination: destination, database: s.database,
+	}
 	s.conn.Reached(s.reached())
 	who, err := s.config.Identifier.Identify(ctx, s.conn.Origin)
 	if err != nil {
@@ -215,7 +218,7 @@ func (s *session) fetchCredential(ctx context.Context) (err error) {
 		s.access.login.Password, err = s.askPassword()
 		return err
 	}
-	s.access.login, err = s.config.Credentials.Login(ctx, s.source.File)
+	s.access.login, err = s.config.Credentials.Login(ctx, loginOf(s.source))
 	if err != nil {
 		return refused(metrics.Upstream, stateNotAuthorized, "the credential of target %s cannot be read", s.target.Name()).because(err)
 	}
@@ -224,7 +227,7 @@ func (s *session) fetchCredential(ctx context.Context) (err error) {
 
 // greet is the phase that tells the client that it is in.
 func (s *session) greet(ctx context.Context) (phase, error) {
-	if s.catalog = s.Handler.catalog(s.access, s.source.File); s.catalog != nil {
+	if s.catalog = s.Handler.catalog(s.access, loginOf(s.source)); s.catalog != nil {
 		if _, err := s.catalog.snapshot(ctx); err != nil {
 			return nil, catalogRefusal(err)
 		}
@@ -258,7 +261,7 @@ func (s *session) refreshView() error {
 	}
 	source := s.source
 	s.set, s.view = set, set.View(s.target.Name(), s.subject())
-	if err := s.admit(); err != nil || s.source.File != source.File || s.source.Client != source.Client {
+	if err := s.admit(); err != nil || s.source != source {
 		return refused(metrics.Policy, stateShutdown, "the policies have no place for this session any more: connect again").because(err)
 	}
 	return nil
