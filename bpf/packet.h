@@ -15,6 +15,7 @@ enum packet {
 struct destination {
 	struct address addr;
 	__be16 port;
+	__u8 protocol; /* of the packet, or of what it is a piece of */
 	bool tcp;
 	bool reset;
 };
@@ -66,6 +67,16 @@ struct extension {
 	__u8 segments; /* routing header: left to visit */
 };
 
+/* RFC 8200 section 4.5. */
+struct fragment {
+	__u8 next;
+	__u8 reserved;
+	__be16 offset; /* and flags */
+	__be32 id;
+};
+
+enum { IPV6_OFFSET_MASK = 0xfff8 };
+
 /* More than any stack sends; a packet with more is opaque. */
 enum { MAX_EXTENSIONS = 8 };
 
@@ -91,43 +102,76 @@ static ALWAYS_INLINE enum packet read_ports(struct __sk_buff *skb, __u32 offset,
 	return PACKET_PORTS;
 }
 
-/* The hook comes before the kernel cuts a packet into fragments: only a raw
- * socket brings one here, and only to hide its ports. A source route
- * (RFC 791 section 3.1) hides the destination. */
-static ALWAYS_INLINE enum packet read_ipv4(struct __sk_buff *skb, struct destination *d)
+/* Pieces of TCP are opaque: the kernel makes none, so that they are there to hide
+ * ports. Of UDP, the first piece has the ports, and without it the others come to
+ * nothing: no later piece reaches back to them (offsets count 8 octets), and none
+ * can become a piece of TCP (RFC 791 section 3.2: the protocol is a part of what
+ * tells a datagram's pieces; RFC 8200 section 4.5: the first piece's counts). A
+ * source route (RFC 791 section 3.1) hides the destination. */
+static ALWAYS_INLINE enum packet read_ipv4(struct __sk_buff *skb, __u32 at,
+					   struct destination *d)
 {
 	struct ipv4 ip;
 
-	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)))
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
 		return PACKET_OPAQUE;
 	d->addr = mapped(ip.destination);
-	if (ip.fragment & htons(IPV4_OFFSET_MASK | IPV4_MORE))
+	d->protocol = ip.protocol;
+	if (ip.protocol == IPPROTO_TCP &&
+	    ip.fragment & htons(IPV4_OFFSET_MASK | IPV4_MORE))
 		return PACKET_OPAQUE;
+	if (ip.fragment & htons(IPV4_OFFSET_MASK))
+		return PACKET_OTHER;
 	if (ip.version_ihl == 0x45)
-		return read_ports(skb, sizeof(ip), ip.protocol, d);
+		return read_ports(skb, at + sizeof(ip), ip.protocol, d);
 	if (ip.protocol == IPPROTO_TCP || ip.protocol == IPPROTO_UDP)
 		return PACKET_OPAQUE;
 	return PACKET_OTHER;
 }
 
-static ALWAYS_INLINE enum packet read_ipv6(struct __sk_buff *skb, struct destination *d)
+static ALWAYS_INLINE bool is_extension(__u8 next)
 {
-	__u32 offset = sizeof(struct ipv6);
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS ||
+	       next == IPPROTO_ROUTING || next == IPPROTO_AH || next == IPPROTO_FRAGMENT;
+}
+
+static ALWAYS_INLINE enum packet read_later_piece(__u8 next, struct destination *d)
+{
+	d->protocol = next;
+	return next == IPPROTO_TCP || is_extension(next) ? PACKET_OPAQUE : PACKET_OTHER;
+}
+
+static ALWAYS_INLINE enum packet read_ipv6(struct __sk_buff *skb, __u32 at,
+					   struct destination *d)
+{
+	__u32 offset = at + sizeof(struct ipv6);
+	struct fragment piece = {};
+	bool in_pieces = false;
 	struct extension ext;
 	struct ipv6 ip;
 	__u8 next;
 	int i;
 
-	if (bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip)))
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
 		return PACKET_OPAQUE;
 	d->addr = ip.destination;
 	next = ip.next;
 	for (i = 0; i < MAX_EXTENSIONS; i++) {
-		if (next == IPPROTO_FRAGMENT)
+		d->protocol = next;
+		if (in_pieces && next == IPPROTO_TCP)
 			return PACKET_OPAQUE;
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_DSTOPTS &&
-		    next != IPPROTO_ROUTING && next != IPPROTO_AH)
+		if (!is_extension(next))
 			return read_ports(skb, offset, next, d);
+		if (next == IPPROTO_FRAGMENT) {
+			if (in_pieces || bpf_skb_load_bytes(skb, offset, &piece, sizeof(piece)))
+				return PACKET_OPAQUE;
+			if (piece.offset & htons(IPV6_OFFSET_MASK))
+				return read_later_piece(piece.next, d);
+			in_pieces = true;
+			offset += sizeof(piece);
+			next = piece.next;
+			continue;
+		}
 		if (bpf_skb_load_bytes(skb, offset, &ext, sizeof(ext)))
 			return PACKET_OPAQUE;
 		if (next == IPPROTO_ROUTING && ext.segments)
@@ -138,17 +182,24 @@ static ALWAYS_INLINE enum packet read_ipv6(struct __sk_buff *skb, struct destina
 	return PACKET_OPAQUE;
 }
 
-static ALWAYS_INLINE enum packet read_packet(struct __sk_buff *skb, struct destination *d)
+/* The IP packet that begins at an offset. */
+static ALWAYS_INLINE enum packet read_packet_at(struct __sk_buff *skb, __u32 at,
+						struct destination *d)
 {
 	__u8 version = 0;
 
-	if (bpf_skb_load_bytes(skb, 0, &version, sizeof(version)))
+	if (bpf_skb_load_bytes(skb, at, &version, sizeof(version)))
 		return PACKET_OPAQUE;
 	if (version >> 4 == 4)
-		return read_ipv4(skb, d);
+		return read_ipv4(skb, at, d);
 	if (version >> 4 == 6)
-		return read_ipv6(skb, d);
+		return read_ipv6(skb, at, d);
 	return PACKET_OPAQUE;
+}
+
+static ALWAYS_INLINE enum packet read_packet(struct __sk_buff *skb, struct destination *d)
+{
+	return read_packet_at(skb, 0, d);
 }
 
 #endif
