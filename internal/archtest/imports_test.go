@@ -36,6 +36,7 @@ var rules = []rule{
 	{"internal/redirect", 2, []string{"github.com/cilium/ebpf", "github.com/vishvananda/netlink", "github.com/vishvananda/netns"}},
 	{"proxy", 2, nil},
 
+	{"internal/gate", 3, nil},
 	{"proxy/postgres", 3, []string{"github.com/jackc/pgx/v5"}},
 
 	{"internal/agent", 4, nil},

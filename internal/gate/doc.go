@@ -1,0 +1,38 @@
+// Package gate is the privileged one of a node's two processes. It owns what
+// needs privilege: the programs in the kernel, the pods' network namespaces,
+// the sockets in them, and the files of the kubelet. It never reads a byte that
+// a pod or a server sent: connections go on, as descriptors, to the agent, which
+// reads them and has no privilege. A flaw in a protocol costs the agent, not
+// the node.
+//
+//	pod            kernel            gate (root)               agent (uid 65532)
+//	                                 ◀── guard, pods ───────── policy, API server
+//	               ◀── classify ──── namespace, listeners
+//	connect ─────▶ to listener ────▶ accept, origin, process
+//	                                 ─── conn + descriptor ──▶ reads, decides
+//	                                 ◀── socket ──────────────
+//	                                 ─── descriptor ─────────▶ connects, logs in
+//
+// # The wire
+//
+// A unix stream socket. A frame is four bytes of length, most significant byte
+// first, and so many bytes of one JSON object; descriptors come with the first
+// byte of their frame (SCM_RIGHTS) and go from the gate to the agent only. The
+// agent calls, each call with a number that its reply repeats; the gate sends
+// connections and events of its own accord.
+//
+// # What the agent is trusted with
+//
+// A process of the agent's uid in the gate's own pod is served, one at a time.
+// Should it have been taken over, it can do what its calls do: guard more or
+// less, ask for unconnected TCP sockets in the namespaces of this node's pods
+// and in the node's, and read files of this node's pods' projected volumes. It
+// cannot name a path, a namespace or a process; a guarded pod stays guarded
+// whatever it says; no frame or number of frames ends the gate.
+//
+// # When the agent is away
+//
+// Its connection ends, every pod's listeners close at once, and the kernel
+// answers guarded connects with ECONNREFUSED. Nothing else changes: programs,
+// classes and the guarded set stay. They stay too when the gate ends.
+package gate

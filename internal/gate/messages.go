@@ -1,0 +1,143 @@
+package gate
+
+import (
+	"encoding/json"
+	"net/netip"
+	"time"
+
+	"postern.dev/postern/internal/redirect"
+	"postern.dev/postern/internal/workload"
+)
+
+// Pod is a pod of this node as the API server knows it.
+type Pod struct {
+	// UID is the kubelet's: for a pod that the kubelet read from a file, the
+	// annotation kubernetes.io/config.hash and not the mirror's metadata.uid.
+	UID         string `json:"uid"`
+	Namespace   string `json:"namespace"`
+	Name        string `json:"name"`
+	Guarded     bool   `json:"guarded,omitempty"`
+	HostNetwork bool   `json:"hostNetwork,omitempty"`
+
+	// Refuse leaves a guarded pod without a listener: it reaches nothing that is
+	// guarded. For pods that cannot be enforced (--strict-pods=refuse).
+	Refuse bool `json:"refuse,omitempty"`
+	// IPs are the pod's addresses; with one known, a namespace without it is not
+	// taken for the pod's.
+	IPs []netip.Addr `json:"ips,omitempty"`
+	// NoRaw says that no container of the pod has CAP_NET_RAW, so that a link
+	// without a program on its host end does not matter.
+	NoRaw bool `json:"noRaw,omitempty"`
+	// Privileges are why, by its specification, the pod cannot be held.
+	Privileges []string `json:"privileges,omitempty"`
+}
+
+// Status is what a gate has done.
+type Status struct {
+	Pods              []PodStatus        `json:"pods"`
+	GuardedNamespaces []string           `json:"guardedNamespaces,omitempty"`
+	NRI               bool               `json:"nri"`                // the runtime tells of pods before their containers start
+	Programs          json.RawMessage    `json:"programs,omitempty"` // redirect.NodeState
+	Since             time.Time          `json:"since"`              // the gate's start
+	Counters          *redirect.Counters `json:"counters,omitempty"` // of the whole node, where the kernel side has them
+}
+
+// PodStatus is what a gate has done about one pod.
+type PodStatus struct {
+	UID       string            `json:"uid"`
+	Namespace string            `json:"namespace,omitempty"`
+	Name      string            `json:"name,omitempty"`
+	Known     bool              `json:"known"`               // the agent has told of it
+	Class     string            `json:"class"`               // unknown, plain, guarded
+	Since     time.Time         `json:"since,omitzero"`      // of the class
+	Took      time.Duration     `json:"took,omitempty"`      // from the first word of it to the class
+	Listeners []netip.AddrPort  `json:"listeners,omitempty"` // in the pod's namespace
+	Uncovered []string          `json:"uncovered,omitempty"` // links without a program on their host end
+	Reasons   []string          `json:"reasons,omitempty"`   // why it cannot be enforced; none: it is
+	InFlight  int               `json:"inFlight,omitempty"`  // accepted, and not yet taken by the agent
+	Lost      uint64            `json:"lost,omitempty"`      // accepted without a record, and closed
+	Counters  redirect.Counters `json:"counters,omitzero"`
+}
+
+// The kinds of [Event].
+const (
+	Guarded       = "guarded"        // a pod's guard is complete
+	NotEnforced   = "not-enforced"   // it is not, and why
+	KernelRefused = "kernel-refused" // the kernel refused a connection
+	Gone          = "gone"           // a pod is forgotten; its last counters
+)
+
+// Event is something that happened on the node.
+type Event struct {
+	Kind      string             `json:"kind"`
+	Time      time.Time          `json:"time"`
+	PodUID    string             `json:"podUID,omitempty"`    // empty: the namespace is of no pod that the gate knows
+	Took      time.Duration      `json:"took,omitempty"`      // Guarded: from the first word of it to the guard
+	Destroyed int                `json:"destroyed,omitempty"` // Guarded: earlier connections that were ended
+	Reasons   []string           `json:"reasons,omitempty"`   // NotEnforced
+	Refusal   *Refusal           `json:"refusal,omitempty"`   // KernelRefused
+	Counters  *redirect.Counters `json:"counters,omitempty"`  // Gone
+	Lost      uint64             `json:"lost,omitempty"`      // events before this one that found no room
+}
+
+// Refusal is what the kernel refused, as it saw it.
+type Refusal struct {
+	Dialled     netip.AddrPort `json:"dialled"`
+	Why         string         `json:"why"`
+	Facts       workload.Facts `json:"facts"`
+	ContainerID string         `json:"containerID,omitempty"`
+}
+
+// arrival is what comes with an accepted connection.
+type arrival struct {
+	PodUID      string          `json:"podUID"`
+	Origin      redirect.Origin `json:"origin"`
+	Facts       workload.Facts  `json:"facts"`
+	ContainerID string          `json:"containerID,omitempty"`
+}
+
+// The calls, and what the gate sends by itself.
+const (
+	opGuard   = "guard"  // guardCall
+	opPods    = "pods"   // podsCall
+	opSocket  = "socket" // socketCall; the reply has one descriptor
+	opToken   = "token"  // tokenCall; the reply has one descriptor
+	opStatus  = "status" // nothing; the reply is a Status
+	opTook    = "took"   // tookCall; there is no reply
+	opReply   = "reply"
+	opArrival = "arrival" // arrival, with one descriptor
+	opEvent   = "event"   // Event
+)
+
+type guardCall struct {
+	Guarded redirect.Guarded `json:"guarded"`
+}
+
+type podsCall struct {
+	Pods              []Pod    `json:"pods"`
+	GuardedNamespaces []string `json:"guardedNamespaces"`
+}
+
+type socketCall struct {
+	PodUID  string `json:"podUID"`
+	Network string `json:"network"`
+}
+
+type tokenCall struct {
+	PodUID string `json:"podUID"`
+	Volume string `json:"volume"`
+	File   string `json:"file"`
+}
+
+type tookCall struct {
+	PodUID string `json:"podUID"`
+}
+
+// message is a frame's content.
+type message struct {
+	ID    uint64          `json:"id,omitempty"` // of a call and its reply
+	Op    string          `json:"op"`
+	Error string          `json:"error,omitempty"` // of a reply: the call was refused
+	Files int             `json:"files,omitempty"` // descriptors that came with it
+	Body  json.RawMessage `json:"body,omitempty"`
+}
