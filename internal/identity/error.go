@@ -19,6 +19,10 @@ const (
 	Signature     Reason = "signature"   // made by no key of the issuer
 	Claims        Reason = "claims"      // the Issuer's require refuses them, or they name no user
 	Unreachable   Reason = "unreachable" // the issuer's keys cannot be had
+	Unbound       Reason = "unbound"     // of the cluster, but bound to no pod
+	OtherPod      Reason = "pod"         // bound to another pod than the one that connects
+	OtherNode     Reason = "node"        // bound to a pod of another node
+	OtherAccount  Reason = "account"     // of another namespace or service account than the pod's
 )
 
 // Error is an identity that is not proven.
@@ -76,6 +80,14 @@ func message(reason Reason) string {
 		return "the OIDC token's claims are refused by the policy"
 	case Unreachable:
 		return "the OIDC token cannot be verified: its issuer is out of reach"
+	case Unbound:
+		return "the pod's token is bound to no pod"
+	case OtherPod:
+		return "the pod's token is another pod's"
+	case OtherNode:
+		return "the pod's token is for a pod of another node"
+	case OtherAccount:
+		return "the pod's token is of another namespace or service account than the pod's"
 	default:
 		return "the identity is not proven"
 	}

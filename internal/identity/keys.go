@@ -33,8 +33,8 @@ const (
 // own set fetches for each token that does not verify, and reads bodies of any
 // size.
 type keySet struct {
-	from source
-	now  func() time.Time
+	ask func(context.Context) ([]jose.JSONWebKey, error)
+	now func() time.Time
 
 	turn    chan struct{} // holds one: a lock that a context can give up on
 	keys    []jose.JSONWebKey
@@ -43,8 +43,8 @@ type keySet struct {
 	failure error // of the latest try
 }
 
-func newKeySet(from source, now func() time.Time) *keySet {
-	return &keySet{from: from, now: now, turn: make(chan struct{}, 1)}
+func newKeySet(ask func(context.Context) ([]jose.JSONWebKey, error), now func() time.Time) *keySet {
+	return &keySet{ask: ask, now: now, turn: make(chan struct{}, 1)}
 }
 
 // VerifySignature returns the payload of a compact token that one of the keys
@@ -100,7 +100,7 @@ func (s *keySet) fetch(ctx context.Context) {
 	s.tried = s.now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout) // others wait for these keys too
 	defer cancel()
-	keys, err := s.from.fetch(ctx)
+	keys, err := s.ask(ctx)
 	s.failure = err
 	if err == nil {
 		s.keys, s.fetched = keys, s.now()
@@ -129,13 +129,18 @@ func (from source) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
 	if keys, err := url.Parse(discovery.Keys); err != nil || keys.Scheme != "https" {
 		return nil, errors.New("read discovery document: jwks_uri is no https URL")
 	}
-	var set struct {
-		Keys []json.RawMessage `json:"keys"`
-	}
+	var set keyDocument
 	if err := get(ctx, client, discovery.Keys, &set); err != nil {
 		return nil, err
 	}
 	return usable(set.Keys)
+}
+
+// keyDocument is a JSON Web Key Set.
+//
+// Source: RFC 7517 §5.
+type keyDocument struct {
+	Keys []json.RawMessage `json:"keys"`
 }
 
 // usable decodes the keys that may sign a token. Others are skipped, as RFC

@@ -62,23 +62,36 @@ func read(path string) (string, error) {
 		return "", refuse(Missing, fmt.Errorf("open token file: %w", err))
 	}
 	defer unix.Close(handle)
-	var st unix.Stat_t
-	if err := unix.Fstat(handle, &st); err != nil {
-		return "", refuse(Missing, fmt.Errorf("inspect token file: %w", err))
-	}
-	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return "", refuse(Missing, errors.New("token file is not a regular file"))
-	case st.Nlink > 1:
-		return "", refuse(Missing, errors.New("token file has several names"))
-	case st.Size > maxToken:
-		return "", refuse(TooLarge, nil)
+	if err := inspect(handle); err != nil {
+		return "", err
 	}
 	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", handle))
 	if err != nil {
 		return "", refuse(Missing, fmt.Errorf("open token file: %w", err))
 	}
 	defer file.Close()
+	return readAll(file)
+}
+
+// inspect refuses what is no file of its own, or too large for a token.
+func inspect(handle int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(handle, &st); err != nil {
+		return refuse(Missing, fmt.Errorf("inspect token file: %w", err))
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return refuse(Missing, errors.New("token file is not a regular file"))
+	case st.Nlink > 1:
+		return refuse(Missing, errors.New("token file has several names"))
+	case st.Size > maxToken:
+		return refuse(TooLarge, nil)
+	}
+	return nil
+}
+
+// readAll reads a token, without the white space around it.
+func readAll(file io.Reader) (string, error) {
 	text, err := io.ReadAll(io.LimitReader(file, maxToken+1))
 	switch text = bytes.TrimSpace(text); {
 	case err != nil:

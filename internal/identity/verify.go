@@ -59,51 +59,72 @@ func (v verifier) verify(ctx context.Context, token string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	keys := &witness{keys: v.keys(issuer)}
+	verified, payload, err := check(ctx, token, issuer, v.keys(issuer), v.now)
+	if err != nil {
+		return Identity{}, err
+	}
+	return identify(issuer, verified, payload)
+}
+
+// check verifies signature, issuer, audience and times of a token.
+//
+// Shape: payload is the token's, verified.
+// Errors: [*Error].
+func check(ctx context.Context, token string, issuer Issuer, set *keySet, now func() time.Time) (*oidc.IDToken, []byte, error) {
+	keys := &witness{keys: set}
 	algorithms := make([]string, 0, len(accepted()))
 	for _, algorithm := range accepted() {
 		algorithms = append(algorithms, string(algorithm))
 	}
 	verified, err := oidc.NewVerifier(issuer.URL, keys, &oidc.Config{
-		ClientID: issuer.Audience, SupportedSigningAlgs: algorithms, Now: v.now,
+		ClientID: issuer.Audience, SupportedSigningAlgs: algorithms, Now: now,
 	}).Verify(ctx, token)
 	if err != nil {
-		return Identity{}, keys.explain(err, issuer.Audience)
+		return nil, nil, keys.explain(err, issuer.Audience)
 	}
-	return identify(issuer, verified, keys.payload)
+	return verified, keys.payload, nil
 }
 
 // route says which issuer a token claims to be of. Nothing is proven yet: it
 // only chooses whose keys to verify with.
 func (v verifier) route(token string) (Issuer, error) {
+	url, err := claimedIssuer(token)
+	if err != nil {
+		return Issuer{}, err
+	}
+	for _, issuer := range v.issuers() {
+		if issuer.URL == url {
+			return issuer, nil
+		}
+	}
+	return Issuer{}, refuse(UnknownIssuer, nil)
+}
+
+// claimedIssuer reads the issuer of a token that has the form of one.
+func claimedIssuer(token string) (string, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return Issuer{}, refuse(Malformed, nil)
+		return "", refuse(Malformed, nil)
 	}
 	var header struct {
 		Algorithm string `json:"alg"`
 	}
 	if !decode(parts[0], &header) || header.Algorithm == "" {
-		return Issuer{}, refuse(Malformed, nil)
+		return "", refuse(Malformed, nil)
 	}
 	if strings.EqualFold(header.Algorithm, "none") {
-		return Issuer{}, refuse(Unsigned, nil)
+		return "", refuse(Unsigned, nil)
 	}
 	if !slices.Contains(accepted(), jose.SignatureAlgorithm(header.Algorithm)) {
-		return Issuer{}, refuse(Algorithm, nil)
+		return "", refuse(Algorithm, nil)
 	}
 	var claims struct {
 		Issuer string `json:"iss"`
 	}
 	if !decode(parts[1], &claims) {
-		return Issuer{}, refuse(Malformed, nil)
+		return "", refuse(Malformed, nil)
 	}
-	for _, issuer := range v.issuers() {
-		if issuer.URL == claims.Issuer {
-			return issuer, nil
-		}
-	}
-	return Issuer{}, refuse(UnknownIssuer, nil)
+	return claims.Issuer, nil
 }
 
 func decode(part string, into any) bool {
@@ -125,7 +146,7 @@ func (v verifier) keys(issuer Issuer) *keySet {
 			delete(v.sets, known)
 		}
 	}
-	set := newKeySet(wanted, v.now)
+	set := newKeySet(wanted.fetch, v.now)
 	v.sets[wanted] = set
 	return set
 }
