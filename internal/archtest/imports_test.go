@@ -27,7 +27,7 @@ var rules = []rule{
 	{"internal/mask", 0, nil},
 	{"internal/metrics", 0, []string{"github.com/prometheus/client_golang"}},
 
-	{"internal/workload", 1, nil},
+	{"internal/workload", 1, []string{"github.com/containerd/nri"}},
 	{"internal/identity", 1, []string{"github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4"}},
 	{"internal/audit", 1, []string{"golang.org/x/mod/sumdb"}},
 	{"internal/credential", 1, []string{"sigs.k8s.io/yaml"}},
