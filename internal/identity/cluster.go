@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync/atomic"
 	"time"
@@ -47,8 +46,8 @@ func (p Pod) Identity() Identity {
 	}
 }
 
-// Fetch reads a document of the cluster's API server, as the agent itself.
-type Fetch func(ctx context.Context, path string) (io.ReadCloser, error)
+// Fetch reads a document of at most max bytes of the cluster's API server, as the agent itself.
+type Fetch func(ctx context.Context, path string, max int64) ([]byte, error)
 
 // Cluster verifies the tokens that the cluster's own issuer gives to pods.
 //
@@ -174,12 +173,7 @@ func (c *Cluster) ask(ctx context.Context) ([]jose.JSONWebKey, error) {
 }
 
 func (c *Cluster) get(ctx context.Context, path string, into any) error {
-	body, err := c.fetch(ctx, path)
-	if err != nil {
-		return fmt.Errorf("ask API server for %s: %w", path, err)
-	}
-	defer body.Close()
-	text, err := io.ReadAll(io.LimitReader(body, maxDocument+1))
+	text, err := c.fetch(ctx, path, maxDocument)
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask API server for %s: %w", path, err)

@@ -26,7 +26,7 @@ func reporter() Pod {
 // apiServer serves an issuer's documents where an API server has them.
 func apiServer(issuer *testenv.Issuer) Fetch {
 	from := source{url: issuer.URL, caFile: issuer.CAFile}
-	return func(ctx context.Context, path string) (io.ReadCloser, error) {
+	return func(_ context.Context, path string, max int64) ([]byte, error) {
 		client, err := from.client()
 		if err != nil {
 			return nil, err
@@ -38,7 +38,8 @@ func apiServer(issuer *testenv.Issuer) Fetch {
 		if err != nil {
 			return nil, err
 		}
-		return response.Body, nil
+		defer response.Body.Close()
+		return io.ReadAll(io.LimitReader(response.Body, max))
 	}
 }
 
@@ -172,9 +173,9 @@ func TestClusterThatDoesNotAnswerWellIsUnreachable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			asked := 0
-			cluster := NewCluster(func(context.Context, string) (io.ReadCloser, error) {
+			cluster := NewCluster(func(context.Context, string, int64) ([]byte, error) {
 				asked++
-				return io.NopCloser(strings.NewReader(answer)), nil
+				return []byte(answer), nil
 			})
 			issuer := testenv.StartIssuer(t)
 			for range 10 {

@@ -15,18 +15,38 @@ type key [sha256.Size]byte
 
 func keyOf(text string) key { return sha256.Sum256([]byte(text)) }
 
-// cache keeps the scripts of the texts used last, and lets the same text be parsed once at a time.
+// cache keeps the scripts of the texts used last, and lets the same text of one
+// owner be parsed once at a time.
+//
+// Shape: everybody finds what anybody had parsed. Where room is needed, the owner
+// who takes most of it loses what was used longest ago: nobody can push
+// everybody else's out. Nobody waits for another owner's text, who may have many
+// before it.
 type cache struct {
 	limit int // bytes, estimated
 
 	mu      sync.Mutex
 	entries map[key]*entry
-	recent  list.List // of *entry with a script, the last used in front
+	parsing map[claim]*entry
+	shares  map[string]*share
 	bytes   int
+}
+
+// claim is a text that somebody is parsing.
+type claim struct {
+	owner string
+	key   key
+}
+
+// share is what one owner had parsed.
+type share struct {
+	recent list.List // of *entry, the last used in front
+	bytes  int
 }
 
 type entry struct {
 	key     key
+	owner   string
 	script  *Script       // nil while it is being parsed
 	done    chan struct{} // closed when script is set, or parsing was given up
 	cost    int           // bytes
@@ -34,41 +54,67 @@ type entry struct {
 }
 
 func newCache(limit int) *cache {
-	return &cache{limit: limit, entries: make(map[key]*entry)}
+	return &cache{limit: limit, entries: make(map[key]*entry), parsing: make(map[claim]*entry), shares: make(map[string]*share)}
 }
 
-// claim gives the script of k, or the entry of whoever is parsing it, or makes the caller (mine) that one.
+// claim gives the script of k, or the entry of whoever of the same owner is
+// parsing it, or makes the caller (mine) that one.
 //
 // Shape: who is told mine calls settle, whatever happens.
-func (c *cache) claim(k key) (script *Script, e *entry, mine bool) {
+func (c *cache) claim(owner string, k key) (script *Script, e *entry, mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, known := c.entries[k]
-	if !known {
-		e = &entry{key: k, done: make(chan struct{})}
-		c.entries[k] = e
-		return nil, e, true
+	if e, known := c.entries[k]; known {
+		c.shares[e.owner].recent.MoveToFront(e.element)
+		return e.script, e, false
 	}
-	if e.script != nil {
-		c.recent.MoveToFront(e.element)
+	if e, known := c.parsing[claim{owner, k}]; known {
+		return nil, e, false
 	}
-	return e.script, e, false
+	e = &entry{key: k, owner: owner, done: make(chan struct{})}
+	c.parsing[claim{owner, k}] = e
+	return nil, e, true
 }
 
-// settle ends the parsing of k, for whoever waits for it too. A nil script is not kept, nor is one that would take more than a quarter of the cache.
-func (c *cache) settle(k key, e *entry, script *Script, cost int) {
+// settle ends the parsing of an entry, for whoever waits for it too. A nil script
+// is not kept, nor is one that would take more than a quarter of the cache, nor
+// one that another owner was faster with.
+func (c *cache) settle(e *entry, script *Script, cost int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer close(e.done)
+	delete(c.parsing, claim{e.owner, e.key})
 	e.script, e.cost = script, cost
-	if script == nil || cost > c.limit/4 {
-		delete(c.entries, k)
+	if _, known := c.entries[e.key]; known || script == nil || cost > c.limit/4 {
 		return
 	}
-	e.element = c.recent.PushFront(e)
+	own := c.shares[e.owner]
+	if own == nil {
+		own = new(share)
+		c.shares[e.owner] = own
+	}
+	c.entries[e.key] = e
+	e.element = own.recent.PushFront(e)
+	own.bytes += cost
 	for c.bytes += cost; c.bytes > c.limit; {
-		oldest := c.recent.Remove(c.recent.Back()).(*entry)
-		delete(c.entries, oldest.key)
-		c.bytes -= oldest.cost
+		c.evict()
+	}
+}
+
+// evict makes room at the cost of whoever takes most. The caller holds mu.
+func (c *cache) evict() {
+	var name string
+	var most *share
+	for owner, s := range c.shares {
+		if most == nil || s.bytes > most.bytes {
+			name, most = owner, s
+		}
+	}
+	oldest := most.recent.Remove(most.recent.Back()).(*entry)
+	delete(c.entries, oldest.key)
+	most.bytes -= oldest.cost
+	c.bytes -= oldest.cost
+	if most.recent.Len() == 0 {
+		delete(c.shares, name)
 	}
 }

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 )
 
 // Options bounds what one Parser may use. The zero value of a field is its default.
@@ -40,11 +40,12 @@ var ErrClosed = errors.New("the parser is closed")
 // Parser reads statements with PostgreSQL's own grammar. It may be used by many goroutines.
 type Parser struct {
 	options Options
-	workers *semaphore.Weighted
+	workers *turns
 	results *cache
 
-	engine engine
-	closed atomic.Bool
+	engine  engine
+	closing sync.Mutex
+	closed  atomic.Bool
 }
 
 // New gives a parser that has not compiled anything yet: see [Parser.Warm].
@@ -52,7 +53,7 @@ func New(options Options) *Parser {
 	options = options.withDefaults()
 	return &Parser{
 		options: options,
-		workers: semaphore.NewWeighted(int64(options.Workers)),
+		workers: newTurns(options.Workers),
 		results: newCache(options.CacheBytes),
 	}
 }
@@ -79,12 +80,15 @@ func (p *Parser) Err() error {
 
 // Close waits for those at work; every later Parse fails.
 func (p *Parser) Close() error {
+	p.closing.Lock() // two that close would each hold what the other waits for
+	defer p.closing.Unlock()
 	p.closed.Store(true)
-	all := int64(p.options.Workers)
-	if err := p.workers.Acquire(context.Background(), all); err != nil { // no parse takes longer than its limits let it
-		return err
+	for range p.options.Workers { // no parse takes longer than its limits let it
+		if err := p.workers.acquire(context.Background(), ""); err != nil {
+			return err
+		}
+		defer p.workers.release("")
 	}
-	p.workers.Release(all)
 	return nil
 }
 
@@ -94,14 +98,20 @@ func (p *Parser) Close() error {
 // Unknown says why. A Script is shared by all who parse the same text: it must not be changed.
 // Errors: ctx ended before a worker was free, or [ErrClosed].
 func (p *Parser) Parse(ctx context.Context, text string) (*Script, error) {
+	return p.ParseFor(ctx, "", text)
+}
+
+// ParseFor is [Parser.Parse] for one of several owners, such as a pod's UID: each
+// has his turn, and his share of what is kept, whatever the others have waiting.
+func (p *Parser) ParseFor(ctx context.Context, owner, text string) (*Script, error) {
 	key := keyOf(text)
 	for {
-		script, entry, mine := p.results.claim(key)
+		script, entry, mine := p.results.claim(owner, key)
 		if script != nil {
 			return script, nil
 		}
 		if mine {
-			return p.fill(ctx, key, entry, text)
+			return p.fill(ctx, entry, text)
 		}
 		select {
 		case <-entry.done:
@@ -116,15 +126,15 @@ func (p *Parser) Parse(ctx context.Context, text string) (*Script, error) {
 }
 
 // fill reads the text that e waits for. Whatever happens, nobody is left waiting.
-func (p *Parser) fill(ctx context.Context, k key, e *entry, text string) (script *Script, err error) {
+func (p *Parser) fill(ctx context.Context, e *entry, text string) (script *Script, err error) {
 	cost := 0
-	defer func() { p.results.settle(k, e, script, cost) }()
-	script, cost, err = p.read(ctx, text)
+	defer func() { p.results.settle(e, script, cost) }()
+	script, cost, err = p.read(ctx, e.owner, text)
 	return script, err
 }
 
 // read makes the Script of a text, and estimates the memory that it holds.
-func (p *Parser) read(ctx context.Context, text string) (*Script, int, error) {
+func (p *Parser) read(ctx context.Context, owner, text string) (*Script, int, error) {
 	if p.closed.Load() {
 		return nil, 0, ErrClosed
 	}
@@ -134,10 +144,10 @@ func (p *Parser) read(ctx context.Context, text string) (*Script, int, error) {
 		script.Backslashes = strings.IndexByte(text, '\\') >= 0 // nobody knows where
 		return script, entryBytes, nil
 	}
-	if err := p.workers.Acquire(ctx, 1); err != nil {
+	if err := p.workers.acquire(ctx, owner); err != nil {
 		return nil, 0, err
 	}
-	defer p.workers.Release(1)
+	defer p.workers.release(owner)
 	tree, err := p.engine.parse(text)
 	var script *Script
 	if err == nil {

@@ -242,15 +242,18 @@ func TestSameTextIsReadOnce(t *testing.T) {
 
 func TestNobodyParsesWithoutAWorker(t *testing.T) {
 	p := newParser(t, Options{Workers: 2})
-	if err := p.workers.Acquire(context.Background(), 2); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := p.workers.acquire(context.Background(), ""); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := p.Parse(ctx, "select a from t"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v while both workers were busy, want %v", err, context.Canceled)
 	}
-	p.workers.Release(2)
+	p.workers.release("")
+	p.workers.release("")
 	if _, err := p.Parse(context.Background(), "select a from t"); err != nil {
 		t.Errorf("got %v when they were free, want nil", err)
 	}
@@ -261,25 +264,25 @@ func TestCacheIsBoundedByBytes(t *testing.T) {
 	keys := make([]key, 20)
 	for i := range keys {
 		keys[i] = keyOf(fmt.Sprint(i))
-		_, e, mine := c.claim(keys[i])
+		_, e, mine := c.claim("", keys[i])
 		if !mine {
 			t.Fatalf("got key %d claimed, want it free", i)
 		}
-		c.settle(keys[i], e, new(Script), 1000)
-		c.claim(keys[0]) // used all the time
+		c.settle(e, new(Script), 1000)
+		c.claim("", keys[0]) // used all the time
 	}
 	if c.bytes > 10_000 || len(c.entries) != 10 {
 		t.Errorf("got %d bytes in %d entries, want 10,000 in 10", c.bytes, len(c.entries))
 	}
-	if script, _, _ := c.claim(keys[0]); script == nil {
+	if script, _, _ := c.claim("", keys[0]); script == nil {
 		t.Errorf("got the entry in use evicted, want it kept")
 	}
-	if script, e, mine := c.claim(keys[1]); script != nil || !mine {
+	if script, e, mine := c.claim("", keys[1]); script != nil || !mine {
 		t.Errorf("got the oldest entry kept, want it evicted")
 	} else {
-		c.settle(keys[1], e, new(Script), 5000)
+		c.settle(e, new(Script), 5000)
 	}
-	if _, _, mine := c.claim(keys[1]); !mine {
+	if _, _, mine := c.claim("", keys[1]); !mine {
 		t.Errorf("got an entry of half the cache kept, want it not")
 	}
 }
@@ -289,7 +292,7 @@ func TestCallersThatGoAwayLeaveNobodyWaiting(t *testing.T) {
 	if err := p.Warm(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.workers.Acquire(context.Background(), 1); err != nil {
+	if err := p.workers.acquire(context.Background(), ""); err != nil {
 		t.Fatal(err)
 	}
 	first, cancel := context.WithCancel(context.Background())
@@ -297,9 +300,9 @@ func TestCallersThatGoAwayLeaveNobodyWaiting(t *testing.T) {
 	go func() { _, err := p.Parse(first, "select 5"); errs <- err }()
 	for { // until the first has claimed the text
 		p.results.mu.Lock()
-		n := len(p.results.entries)
+		n := len(p.results.parsing)
 		p.results.mu.Unlock()
-		if n == 2 {
+		if n == 1 {
 			break
 		}
 		runtime.Gosched()
@@ -309,7 +312,7 @@ func TestCallersThatGoAwayLeaveNobodyWaiting(t *testing.T) {
 	if err := <-errs; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the first cancelled", err)
 	}
-	p.workers.Release(1)
+	p.workers.release("")
 	if err := <-errs; err != nil {
 		t.Errorf("got %v, want the second to parse it", err)
 	}

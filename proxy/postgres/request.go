@@ -111,7 +111,7 @@ func (s *session) query(ctx context.Context, message, body []byte) error {
 
 // read parses a text and decides about it.
 func (s *session) read(ctx context.Context, text string) (*statement, *judgement, error) {
-	script, err := s.config.Parser.Parse(ctx, text)
+	script, err := s.config.Parser.ParseFor(ctx, s.conn.Origin.Workload.UID, text)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -196,7 +196,7 @@ func (s *session) decideSettings(ctx context.Context, settings []parameter) erro
 		if p.name == "application_name" || p.name == "client_encoding" {
 			continue // a claim, and what reads has judged
 		}
-		script, err := s.config.Parser.Parse(ctx, asSet(p))
+		script, err := s.config.Parser.ParseFor(ctx, s.conn.Origin.Workload.UID, asSet(p))
 		if err != nil {
 			return err
 		}
