@@ -5,7 +5,7 @@
 /* Ends connections that are older than the guard they would fall under. Needs
  * bpf_sock_destroy (Linux 6.5), hence an object of its own. */
 #include "kernel.h"
-#include "guards.h"
+#include "run.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -58,7 +58,7 @@ int destroy(struct bpf_iter__tcp *ctx)
 	if (!tp)
 		return 0;
 	a = remote(sk);
-	if (is_listener(run, &a, sk->skc_dport))
+	if (is_listener(&run->pod, &a, sk->skc_dport))
 		return 0;
 	guard = find(&a, sk->skc_dport);
 	if (!guard)

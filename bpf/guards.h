@@ -11,33 +11,27 @@ struct address {
 	__be32 word[4];
 };
 
-/* The guarded command. */
-struct run {
-	__u64 command; /* id of its cgroup */
-	__u64 netns;   /* cookie of the namespace that the listeners are in */
-	__u32 uid;     /* its user */
-	__be16 port;   /* of the listeners; 0: there are none */
-	__u8 fed;      /* guards are complete; 0: everything is refused */
-	__u8 pad;
+enum pod_class {
+	POD_UNKNOWN = 0,
+	POD_PLAIN = 1,   /* touched by exclusive guards alone */
+	POD_GUARDED = 2, /* and stays so */
 };
 
-/* Depth of the command's cgroup, postern-<id>/command, below the root. */
-enum { COMMAND_LEVEL = 2 };
-
-/* The one guarded command. ARRAY: 0 -> run. Written by the agent; read by every
- * program, and by whoever clears up after a dead agent, who knows a program at
- * the root by it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct run);
-} postern_run SEC(".maps");
+/* Whom a listener belongs to: a pod, or the one command of a run. */
+struct pod {
+	__u64 netns; /* cookie of its network namespace; 0: the node's */
+	__u32 index; /* of its counters and tuples; 0: the run's, or nobody's */
+	enum pod_class class;
+	__be16 port; /* of its listeners; 0: there are none */
+	__u16 pad[3];
+};
 
 enum guard_flag {
 	GUARD_SET = 1 << 0,    /* always: 0 is what is not guarded */
 	GUARD_REFUSE = 1 << 1, /* refused, not redirected */
-	GUARD_TARGET = 1 << 2, /* refused to the user's other processes as well */
+	GUARD_TARGET = 1 << 2, /* refused to the user's other processes, and to
+				* pods that nobody knows yet, as well */
+	GUARD_EXCLUSIVE = 1 << 3, /* refused to pods that are not guarded as well */
 };
 
 struct guard_key {
@@ -62,17 +56,32 @@ struct {
 	__type(value, enum guard_flag);
 } guards SEC(".maps");
 
+/* Why something was refused. */
+enum why {
+	WHY_REFUSED = 1, /* the guard says so, or nobody listens for this pod */
+	WHY_UNKNOWN,     /* a Target, and the pod is not known yet */
+	WHY_EXCLUSIVE,   /* an exclusive Target, and the pod is not guarded */
+	WHY_FOREIGN,     /* the socket is of another network namespace */
+	WHY_FULL,        /* more connects under way than the pod's share */
+	WHY_PROTOCOL,    /* not TCP */
+	WHY_LISTENER,    /* straight to the listener, or its port */
+	WHY_PACKET,      /* a packet that went around connect */
+	WHY_UNIX,        /* a unix socket of a Target */
+};
+
 enum counter {
 	SEEN,       /* connects to guarded destinations */
 	REDIRECTED, /* of these, arrived at the listener */
 	REFUSED,    /* connects, binds, datagrams */
 	DROPPED,    /* packets that went around connect */
 	OTHERS,     /* refused to other processes */
+	UNTOLD,     /* refusals that are in no ring */
 	COUNTERS,
 };
 
-/* Counts: counter -> times, one copy a CPU. Written by every program, read by
- * the agent. */
+/* Counts: COUNTERS of them for each index of a pod -> times, one copy a CPU.
+ * Written by every program, read by the agent, which also says for how many pods
+ * there is room (MAX_PODS for a node). Cannot be full. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COUNTERS);
@@ -80,19 +89,13 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
-static ALWAYS_INLINE void count(enum counter counter)
+static ALWAYS_INLINE void count(__u32 pod, enum counter counter)
 {
-	__u64 *n = bpf_map_lookup_elem(&counters, &counter);
+	__u32 key = pod * COUNTERS + counter;
+	__u64 *n = bpf_map_lookup_elem(&counters, &key);
 
 	if (n)
 		(*n)++;
-}
-
-static ALWAYS_INLINE struct run *the_run(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&postern_run, &zero);
 }
 
 static ALWAYS_INLINE struct address mapped(__be32 ip4)
@@ -123,13 +126,13 @@ static ALWAYS_INLINE bool is_loopback(const struct address *a)
 	return !a->word[0] && !a->word[1] && !a->word[2] && a->word[3] == htonl(1);
 }
 
-static ALWAYS_INLINE bool is_listener(const struct run *run, const struct address *a, __be16 port)
+static ALWAYS_INLINE bool is_listener(const struct pod *pod, const struct address *a, __be16 port)
 {
-	return run->port && port == run->port && is_loopback(a);
+	return pod->port && port == pod->port && is_loopback(a);
 }
 
 /* Flags of a destination; 0: not guarded. The guard of this port says what
- * happens, either says whether it is a Target. */
+ * happens, either says whether it is a Target, and an exclusive one. */
 static ALWAYS_INLINE __u32 find(const struct address *a, __be16 port)
 {
 	struct guard_key key = { .prefixlen = GUARD_EXACT, .port = port, .addr = *a };
@@ -142,7 +145,7 @@ static ALWAYS_INLINE __u32 find(const struct address *a, __be16 port)
 	key.port = 0;
 	guard = bpf_map_lookup_elem(&guards, &key);
 	if (guard)
-		flags |= flags ? *guard & GUARD_TARGET : *guard;
+		flags |= flags ? *guard & (GUARD_TARGET | GUARD_EXCLUSIVE) : *guard;
 	return flags;
 }
 

@@ -21,11 +21,13 @@ enum { false, true };
 #define NULL ((void *)0)
 #define SEC(name) __attribute__((section(name), used))
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 /* Map definitions, as libbpf and cilium/ebpf read them from BTF. */
 #define __uint(name, value) int(*name)[value]
 #define __type(name, type) typeof(type) *name
+#define __array(name, type) typeof(type) *name[]
 
 /* All targets are little-endian (bpf/gen.go). */
 #define htons(x) ((__be16)__builtin_bswap16(x))
@@ -38,7 +40,9 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
+	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 enum {
@@ -110,7 +114,9 @@ struct bpf_sock_ops {
 
 struct __sk_buff {
 	__u32 len;
-	__u32 unread[35];
+	__u32 unread[9];
+	__u32 ifindex;
+	__u32 unread2[25];
 	__u64 flow_keys;
 	__u64 tstamp;
 	__u32 wire_len;
@@ -213,6 +219,7 @@ static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value,
 					 __u64 flags) = (void *)2;
 static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static __u64 (*const bpf_get_current_pid_tgid)(void) = (void *)14;
 static __u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
 static long (*const bpf_get_current_comm)(void *buf, __u32 size) = (void *)16;
@@ -221,7 +228,9 @@ static long (*const bpf_skb_load_bytes)(void *skb, __u32 offset, void *to,
 static void *(*const bpf_get_current_task)(void) = (void *)35;
 static __u64 (*const bpf_get_socket_cookie)(void *ctx) = (void *)46;
 static long (*const bpf_sock_ops_cb_flags_set)(struct bpf_sock_ops *ctx, int flags) = (void *)59;
+static __u64 (*const bpf_skb_cgroup_id)(struct __sk_buff *skb) = (void *)79;
 static __u64 (*const bpf_get_current_cgroup_id)(void) = (void *)80;
+static __u64 (*const bpf_skb_ancestor_cgroup_id)(struct __sk_buff *skb, int level) = (void *)83;
 static struct bpf_sock *(*const bpf_sk_fullsock)(struct bpf_sock *sk) = (void *)95;
 static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value,
 					 __u64 flags) = (void *)107;
@@ -230,6 +239,8 @@ static long (*const bpf_probe_read_kernel)(void *to, __u32 size, const void *fro
 static __u64 (*const bpf_get_netns_cookie)(void *ctx) = (void *)122;
 static __u64 (*const bpf_get_current_ancestor_cgroup_id)(int level) = (void *)123;
 static long (*const bpf_seq_write)(struct seq_file *m, const void *data, __u32 len) = (void *)127;
+static long (*const bpf_ringbuf_output)(void *ring, void *data, __u64 size,
+					__u64 flags) = (void *)130;
 static struct tcp_sock *(*const bpf_skc_to_tcp_sock)(void *sk) = (void *)137;
 static long (*const bpf_loop)(__u32 times, void *step, void *ctx, __u64 flags) = (void *)181;
 static long (*const bpf_set_retval)(int retval) = (void *)187;

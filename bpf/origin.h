@@ -11,7 +11,7 @@ struct origin {
 	struct address addr; /* as dialled; v4 is v4-mapped */
 	__u64 netns;         /* cookie of the socket's network namespace */
 	__u64 cgroup;        /* of the task that connected */
-	__u64 command;       /* its ancestor at COMMAND_LEVEL */
+	__u64 owner;         /* its ancestor that is the command's, or the pod's */
 	__u64 cookie;        /* of the connecting socket */
 	__u64 started;       /* the process: CLOCK_BOOTTIME, ns */
 	__u64 exe_inode;     /* the file that it runs */
@@ -21,7 +21,9 @@ struct origin {
 	__u32 uid;
 	__u32 gid;
 	__be16 port;
-	__u16 pad;
+	__be16 listener;     /* port of the listener that it was led to */
+	__u32 pod;           /* index of the listener's pod */
+	__u32 pad;
 	__u8 comm[16];
 };
 
@@ -52,17 +54,6 @@ struct tuple {
 	__u32 pad;
 };
 
-/* A connection on its way: tuple -> origin. Written by sockops at TCP connect,
- * moved to the accepted socket and deleted at passive establish, deleted when
- * the connecting socket closes. HASH, one a run, so that one command cannot
- * starve another; as large as the agent says. Full: connect refuses. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct tuple);
-	__type(value, struct origin);
-} tuples SEC(".maps");
-
 static ALWAYS_INLINE void who(struct origin *o)
 {
 	struct task_struct *task = bpf_get_current_task();
@@ -76,7 +67,6 @@ static ALWAYS_INLINE void who(struct origin *o)
 	unsigned long ino = 0;
 
 	o->cgroup = bpf_get_current_cgroup_id();
-	o->command = bpf_get_current_ancestor_cgroup_id(COMMAND_LEVEL);
 	o->pid = pid_tgid;
 	o->tgid = pid_tgid >> 32;
 	o->uid = uid_gid;
@@ -94,17 +84,25 @@ static ALWAYS_INLINE void who(struct origin *o)
 	o->exe_inode = ino;
 }
 
+/* Connections on their way: tuple -> origin; NULL: the pod has none. What a caller
+ * of these functions has one of for each pod or command, so that one cannot
+ * starve another. Written by sockops at TCP connect, moved to the accepted socket
+ * and deleted at passive establish, deleted when the connecting socket closes.
+ * HASH; full: connect refuses. */
+static ALWAYS_INLINE void *tuples_of(__u32 pod);
+
 /* A place for one more in tuples, found by taking and giving it back: connect
  * can refuse, sockops cannot. A place lost in between costs the connection its
  * record, and the agent closes it. */
 static ALWAYS_INLINE bool has_room(const struct origin *o)
 {
+	void *tuples = tuples_of(o->pod);
 	struct tuple probe = { .netns = o->netns, .addr.word[0] = (__u32)o->cookie,
 			       .addr.word[1] = o->cookie >> 32 };
 
-	if (bpf_map_update_elem(&tuples, &probe, o, BPF_ANY))
+	if (!tuples || bpf_map_update_elem(tuples, &probe, o, BPF_ANY))
 		return false;
-	bpf_map_delete_elem(&tuples, &probe);
+	bpf_map_delete_elem(tuples, &probe);
 	return true;
 }
 
@@ -143,33 +141,33 @@ static ALWAYS_INLINE void publish(struct bpf_sock_ops *op, struct bpf_sock *sk)
 {
 	struct origin *o = bpf_sk_storage_get(&client, sk, NULL, 0);
 	struct tuple t;
+	void *tuples;
 
 	if (!o)
 		return;
+	tuples = tuples_of(o->pod);
+	if (!tuples)
+		return;
 	t = local_end(op, is_mapped(&o->addr));
-	bpf_map_update_elem(&tuples, &t, o, BPF_ANY);
+	bpf_map_update_elem(tuples, &t, o, BPF_ANY);
 	bpf_sock_ops_cb_flags_set(op, op->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
-/* Accepted by the listener: the command's ports may lead to other servers too. */
-static ALWAYS_INLINE bool is_ours(struct bpf_sock_ops *op)
-{
-	struct run *run = the_run();
-
-	return run && run->port && htons(op->local_port) == run->port;
-}
-
 /* Before accept returns: the kernel holds the new socket's lock. */
-static ALWAYS_INLINE void receive(struct bpf_sock_ops *op, struct bpf_sock *sk)
+static ALWAYS_INLINE void receive(struct bpf_sock_ops *op, struct bpf_sock *sk, __u32 pod)
 {
+	void *tuples = tuples_of(pod);
 	struct tuple t = remote_end(op);
-	struct origin *o = bpf_map_lookup_elem(&tuples, &t);
+	struct origin *o;
 
+	if (!tuples)
+		return;
+	o = bpf_map_lookup_elem(tuples, &t);
 	if (!o)
 		return;
 	bpf_sk_storage_get(&accepted, sk, o, BPF_SK_STORAGE_GET_F_CREATE);
-	bpf_map_delete_elem(&tuples, &t);
-	count(REDIRECTED);
+	bpf_map_delete_elem(tuples, &t);
+	count(pod, REDIRECTED);
 }
 
 /* A connect that was refused, or given up, must not lend its record to whoever
@@ -178,13 +176,17 @@ static ALWAYS_INLINE void forget(struct bpf_sock_ops *op, struct bpf_sock *sk)
 {
 	struct origin *o = bpf_sk_storage_get(&client, sk, NULL, 0), *published;
 	struct tuple t;
+	void *tuples;
 
 	if (!o)
 		return;
+	tuples = tuples_of(o->pod);
+	if (!tuples)
+		return;
 	t = local_end(op, is_mapped(&o->addr));
-	published = bpf_map_lookup_elem(&tuples, &t);
+	published = bpf_map_lookup_elem(tuples, &t);
 	if (published && published->cookie == o->cookie)
-		bpf_map_delete_elem(&tuples, &t);
+		bpf_map_delete_elem(tuples, &t);
 }
 
 #endif

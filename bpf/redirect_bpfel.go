@@ -21,15 +21,17 @@ const (
 	RedirectCounterREFUSED    RedirectCounter = 2
 	RedirectCounterDROPPED    RedirectCounter = 3
 	RedirectCounterOTHERS     RedirectCounter = 4
-	RedirectCounterCOUNTERS   RedirectCounter = 5
+	RedirectCounterUNTOLD     RedirectCounter = 5
+	RedirectCounterCOUNTERS   RedirectCounter = 6
 )
 
 type RedirectGuardFlag uint32
 
 const (
-	RedirectGuardFlagGUARD_SET    RedirectGuardFlag = 1
-	RedirectGuardFlagGUARD_REFUSE RedirectGuardFlag = 2
-	RedirectGuardFlagGUARD_TARGET RedirectGuardFlag = 4
+	RedirectGuardFlagGUARD_SET       RedirectGuardFlag = 1
+	RedirectGuardFlagGUARD_REFUSE    RedirectGuardFlag = 2
+	RedirectGuardFlagGUARD_TARGET    RedirectGuardFlag = 4
+	RedirectGuardFlagGUARD_EXCLUSIVE RedirectGuardFlag = 8
 )
 
 type RedirectGuardKey struct {
@@ -51,7 +53,7 @@ type RedirectOrigin struct {
 	}
 	Netns    uint64
 	Cgroup   uint64
-	Command  uint64
+	Owner    uint64
 	Cookie   uint64
 	Started  uint64
 	ExeInode uint64
@@ -61,18 +63,35 @@ type RedirectOrigin struct {
 	Uid      uint32
 	Gid      uint32
 	Port     uint16
-	Pad      uint16
+	Listener uint16
+	Pod      uint32
+	Pad      uint32
 	Comm     [16]uint8
 }
+
+type RedirectPod struct {
+	_     structs.HostLayout
+	Netns uint64
+	Index uint32
+	Class RedirectPodClass
+	Port  uint16
+	Pad   [3]uint16
+}
+
+type RedirectPodClass uint32
+
+const (
+	RedirectPodClassPOD_UNKNOWN RedirectPodClass = 0
+	RedirectPodClassPOD_PLAIN   RedirectPodClass = 1
+	RedirectPodClassPOD_GUARDED RedirectPodClass = 2
+)
 
 type RedirectRun struct {
 	_       structs.HostLayout
 	Command uint64
-	Netns   uint64
+	Pod     RedirectPod
 	Uid     uint32
-	Port    uint16
-	Fed     uint8
-	Pad     uint8
+	Pad     uint32
 }
 
 type RedirectSocketName struct {

@@ -91,19 +91,21 @@ static ALWAYS_INLINE void last_element(struct bpf_sock_addr *ctx, struct socket_
 	bpf_probe_read_kernel(name, len, from + start);
 }
 
-/* What is listed is a Target's. Of the port that goes with PostgreSQL's name, the
- * guard must have one of the flags. */
-static ALWAYS_INLINE bool is_guarded_unix(struct bpf_sock_addr *ctx, __u32 flags)
+/* Flags of the socket's guard; 0: not guarded. PostgreSQL's name goes with the
+ * port on 127.0.0.1. */
+static ALWAYS_INLINE __u32 find_unix(struct bpf_sock_addr *ctx)
 {
 	struct address loopback = mapped(htonl(0x7f000001));
 	struct socket_name name = {};
+	enum guard_flag *listed;
 	__be16 port;
 
 	last_element(ctx, &name);
-	if (bpf_map_lookup_elem(&sockets, &name))
-		return true;
+	listed = bpf_map_lookup_elem(&sockets, &name);
+	if (listed)
+		return *listed;
 	port = postgres_port(&name);
-	return port && find(&loopback, port) & flags;
+	return port ? find(&loopback, port) : 0;
 }
 
 #endif

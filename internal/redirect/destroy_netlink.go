@@ -19,7 +19,7 @@ import (
 // the cgroup of a socket: all of the user's are compared with the Targets alone.
 func (r *Run) destroyByNetlink(ctx context.Context) (int, error) {
 	r.mu.Lock()
-	uid, port := r.state.Uid, networkOrder(r.state.Port)
+	uid, port := r.state.Uid, networkOrder(r.state.Pod.Port)
 	r.mu.Unlock()
 	ended := 0
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {

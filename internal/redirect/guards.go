@@ -54,7 +54,7 @@ func (r *Run) Set(g Guarded) error {
 	if err := replace(r.maps.Sockets, &r.sockets, sockets); err != nil {
 		return fmt.Errorf("write sockets: %w", err)
 	}
-	r.state.Fed = 1
+	r.state.Pod.Class = bpf.RedirectPodClassPOD_GUARDED
 	return r.writeState()
 }
 
@@ -200,7 +200,7 @@ func names(paths []string) (map[bpf.RedirectSocketName]bpf.RedirectGuardFlag, er
 			return nil, fmt.Errorf("guard: %q is no name of a unix socket", p)
 		}
 		copy(name.Byte[:], last)
-		out[name] = bpf.RedirectGuardFlagGUARD_SET
+		out[name] = bpf.RedirectGuardFlagGUARD_SET | bpf.RedirectGuardFlagGUARD_TARGET
 	}
 	return out, nil
 }

@@ -25,8 +25,8 @@ func (r *Run) Listen() ([]net.Listener, error) {
 	if err == nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.state.Netns = netns
-		r.state.Port = networkOrder(portOf(listeners[0]))
+		r.state.Pod.Netns = netns
+		r.state.Pod.Port = networkOrder(portOf(listeners[0]))
 		err = r.writeState()
 	}
 	if err != nil {

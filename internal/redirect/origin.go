@@ -69,10 +69,10 @@ func (r *Run) check(record bpf.RedirectOrigin) (Origin, error) {
 	r.mu.Lock()
 	state := r.state
 	r.mu.Unlock()
-	if record.Netns != state.Netns {
+	if record.Netns != state.Pod.Netns {
 		return Origin{}, fmt.Errorf("connected in another network namespace: %w", ErrNoOrigin)
 	}
-	if record.Command != state.Command {
+	if record.Owner != state.Command {
 		return Origin{}, fmt.Errorf("connected from another cgroup: %w", ErrNoOrigin)
 	}
 	return originOf(record), nil

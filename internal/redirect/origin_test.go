@@ -106,7 +106,7 @@ func TestOriginTellsWhoConnected(t *testing.T) {
 	}
 	want := Origin{
 		Dialled: db4, PID: cmd.Process.Pid, UID: user, GID: user, Comm: "exe", ExeInode: exe.Ino, ExeDev: exe.Dev,
-		Cgroup: w.run.state.Command, Netns: w.run.state.Netns,
+		Cgroup: w.run.state.Command, Netns: w.run.state.Pod.Netns,
 		TID: got.TID, Started: got.Started, Cookie: got.Cookie,
 	}
 	if got != want {
