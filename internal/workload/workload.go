@@ -4,7 +4,6 @@
 package workload
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/user"
@@ -80,11 +79,5 @@ func started(pid int) (uint64, bool) {
 	if err != nil {
 		return 0, false
 	}
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-	const field = 22 - 3 // the first after the parentheses is field 3
-	if len(fields) <= field {
-		return 0, false
-	}
-	ticks, err := strconv.ParseUint(string(fields[field]), 10, 64)
-	return ticks, err == nil
+	return startOf(text)
 }
