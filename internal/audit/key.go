@@ -52,10 +52,20 @@ func EnsureOperatorKey(path string) (public string, err error) {
 	return public, nil
 }
 
+// GenerateOperatorKey makes an operator's key pair and keeps none of it.
+func GenerateOperatorKey() (private, public string, err error) {
+	return note.GenerateKey(rand.Reader, operatorName)
+}
+
+// PublicOperatorKey is the public half of an operator's key.
+func PublicOperatorKey(private []byte) (string, error) {
+	return publicKey(strings.TrimSpace(string(private)))
+}
+
 // makeOperatorKey writes a new key whole or not at all, and leaves one alone
 // that another process made in the meantime.
 func makeOperatorKey(path string) error {
-	private, _, err := note.GenerateKey(rand.Reader, operatorName)
+	private, _, err := GenerateOperatorKey()
 	if err != nil {
 		return err
 	}
