@@ -5,6 +5,7 @@
 /* Ends connections that are older than the guard they would fall under. Needs
  * bpf_sock_destroy (Linux 6.5), hence an object of its own. */
 #include "kernel.h"
+#include "pods.h"
 #include "run.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -24,7 +25,9 @@ static ALWAYS_INLINE struct address remote(struct sock_common *sk)
 	return a;
 }
 
-static ALWAYS_INLINE bool is_inside(struct tcp_sock *tp, const struct run *run)
+/* Id of the ancestor at a level of the cgroup that made the socket; 0: it is not
+ * that deep. */
+static ALWAYS_INLINE __u64 maker(struct tcp_sock *tp, int at)
 {
 	struct cgroup *cgroup = tp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup;
 	struct cgroup *ancestor = NULL;
@@ -33,12 +36,23 @@ static ALWAYS_INLINE bool is_inside(struct tcp_sock *tp, const struct run *run)
 	__u64 id = 0;
 
 	CORE_READ(&level, &cgroup->level);
-	if (level < COMMAND_LEVEL)
-		return false;
-	CORE_READ(&ancestor, &cgroup->ancestors[COMMAND_LEVEL]);
+	if (at > level)
+		return 0;
+	CORE_READ(&ancestor, &cgroup->ancestors[at]);
 	CORE_READ(&kn, &ancestor->kn);
 	CORE_READ(&id, &kn->id);
-	return id == run->command;
+	return id;
+}
+
+static ALWAYS_INLINE __u64 maker_itself(struct tcp_sock *tp)
+{
+	struct cgroup *cgroup = tp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup;
+	struct kernfs_node *kn = NULL;
+	__u64 id = 0;
+
+	CORE_READ(&kn, &cgroup->kn);
+	CORE_READ(&id, &kn->id);
+	return id;
 }
 
 /* Writes one byte for each connection that it ended. */
@@ -63,7 +77,56 @@ int destroy(struct bpf_iter__tcp *ctx)
 	guard = find(&a, sk->skc_dport);
 	if (!guard)
 		return 0;
-	if (!is_inside(tp, run) && (ctx->uid != run->uid || !(guard & GUARD_TARGET)))
+	if (maker(tp, COMMAND_LEVEL) != run->command && (ctx->uid != run->uid || !(guard & GUARD_TARGET)))
+		return 0;
+	if (!bpf_sock_destroy(sk))
+		bpf_seq_write(ctx->meta->seq, &one, sizeof(one));
+	return 0;
+}
+
+/* On the node's network by the cgroup that made the socket, else by the
+ * namespace. */
+static ALWAYS_INLINE struct pod *pod_of_socket(const struct node *node, struct tcp_sock *tp,
+					       __u64 netns)
+{
+	struct pod *pod = bpf_map_lookup_elem(&pods, &netns);
+	__u64 owner;
+
+	if (pod)
+		return pod;
+	owner = maker(tp, node->pods_level + 1);
+	pod = bpf_map_lookup_elem(&host_pods, &owner);
+	if (pod)
+		return pod;
+	owner = maker(tp, node->pods_level + 2);
+	return bpf_map_lookup_elem(&host_pods, &owner);
+}
+
+/* As destroy, for the pods whose sockets are in the namespace of the reader. */
+SEC("iter/tcp")
+int destroy_pods(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *sk = ctx->sk_common;
+	struct node *node = the_node();
+	struct tcp_sock *tp;
+	struct address a;
+	struct pod *pod;
+	__u8 one = 1;
+	__u32 guard;
+
+	if (!sk || !node || !sk->skc_dport)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+	a = remote(sk);
+	guard = find(&a, sk->skc_dport);
+	if (!guard || is_agent(maker_itself(tp)))
+		return 0;
+	pod = pod_of_socket(node, tp, sk->skc_net.net->net_cookie);
+	if (!pod || is_listener(pod, &a, sk->skc_dport))
+		return 0;
+	if (pod->class == POD_PLAIN && !(guard & GUARD_EXCLUSIVE))
 		return 0;
 	if (!bpf_sock_destroy(sk))
 		bpf_seq_write(ctx->meta->seq, &one, sizeof(one));

@@ -16,10 +16,19 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DestroyMapCounters   = "counters"
-	DestroyMapGuards     = "guards"
-	DestroyMapPosternRun = "postern_run"
-	DestroyProgDestroy   = "destroy"
+	DestroyMapAgents       = "agents"
+	DestroyMapCounters     = "counters"
+	DestroyMapGuards       = "guards"
+	DestroyMapHostPods     = "host_pods"
+	DestroyMapHostPorts    = "host_ports"
+	DestroyMapMembers      = "members"
+	DestroyMapPods         = "pods"
+	DestroyMapPosternNode  = "postern_node"
+	DestroyMapPosternRun   = "postern_run"
+	DestroyMapRefusals     = "refusals"
+	DestroyMapTellings     = "tellings"
+	DestroyProgDestroy     = "destroy"
+	DestroyProgDestroyPods = "destroy_pods"
 )
 
 // LoadDestroy returns the embedded CollectionSpec for Destroy.
@@ -64,16 +73,25 @@ type DestroySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DestroyProgramSpecs struct {
-	Destroy *ebpf.ProgramSpec `ebpf:"destroy"`
+	Destroy     *ebpf.ProgramSpec `ebpf:"destroy"`
+	DestroyPods *ebpf.ProgramSpec `ebpf:"destroy_pods"`
 }
 
 // DestroyMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DestroyMapSpecs struct {
-	Counters   *ebpf.MapSpec `ebpf:"counters"`
-	Guards     *ebpf.MapSpec `ebpf:"guards"`
-	PosternRun *ebpf.MapSpec `ebpf:"postern_run"`
+	Agents      *ebpf.MapSpec `ebpf:"agents"`
+	Counters    *ebpf.MapSpec `ebpf:"counters"`
+	Guards      *ebpf.MapSpec `ebpf:"guards"`
+	HostPods    *ebpf.MapSpec `ebpf:"host_pods"`
+	HostPorts   *ebpf.MapSpec `ebpf:"host_ports"`
+	Members     *ebpf.MapSpec `ebpf:"members"`
+	Pods        *ebpf.MapSpec `ebpf:"pods"`
+	PosternNode *ebpf.MapSpec `ebpf:"postern_node"`
+	PosternRun  *ebpf.MapSpec `ebpf:"postern_run"`
+	Refusals    *ebpf.MapSpec `ebpf:"refusals"`
+	Tellings    *ebpf.MapSpec `ebpf:"tellings"`
 }
 
 // DestroyVariableSpecs contains global variables before they are loaded into the kernel.
@@ -102,16 +120,32 @@ func (o *DestroyObjects) Close() error {
 //
 // It can be passed to LoadDestroyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DestroyMaps struct {
-	Counters   *ebpf.Map `ebpf:"counters"`
-	Guards     *ebpf.Map `ebpf:"guards"`
-	PosternRun *ebpf.Map `ebpf:"postern_run"`
+	Agents      *ebpf.Map `ebpf:"agents"`
+	Counters    *ebpf.Map `ebpf:"counters"`
+	Guards      *ebpf.Map `ebpf:"guards"`
+	HostPods    *ebpf.Map `ebpf:"host_pods"`
+	HostPorts   *ebpf.Map `ebpf:"host_ports"`
+	Members     *ebpf.Map `ebpf:"members"`
+	Pods        *ebpf.Map `ebpf:"pods"`
+	PosternNode *ebpf.Map `ebpf:"postern_node"`
+	PosternRun  *ebpf.Map `ebpf:"postern_run"`
+	Refusals    *ebpf.Map `ebpf:"refusals"`
+	Tellings    *ebpf.Map `ebpf:"tellings"`
 }
 
 func (m *DestroyMaps) Close() error {
 	return _DestroyClose(
+		m.Agents,
 		m.Counters,
 		m.Guards,
+		m.HostPods,
+		m.HostPorts,
+		m.Members,
+		m.Pods,
+		m.PosternNode,
 		m.PosternRun,
+		m.Refusals,
+		m.Tellings,
 	)
 }
 
@@ -125,12 +159,14 @@ type DestroyVariables struct {
 //
 // It can be passed to LoadDestroyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DestroyPrograms struct {
-	Destroy *ebpf.Program `ebpf:"destroy"`
+	Destroy     *ebpf.Program `ebpf:"destroy"`
+	DestroyPods *ebpf.Program `ebpf:"destroy_pods"`
 }
 
 func (p *DestroyPrograms) Close() error {
 	return _DestroyClose(
 		p.Destroy,
+		p.DestroyPods,
 	)
 }
 

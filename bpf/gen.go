@@ -5,6 +5,6 @@
 package bpf
 
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -go-package bpf -target bpfel -tags linux -no-global-types -type run -type pod -type pod_class -type guard_key -type guard_flag -type origin -type tuple -type counter -type socket_name -cflags "-O2 -g -Wall -Wextra -Werror -Wno-parentheses -Wno-unused-parameter" Redirect redirect.c
-//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -go-package bpf -target bpfel -tags linux -no-global-types -type node -type refusal -type why -cflags "-O2 -g -Wall -Wextra -Werror -Wno-parentheses -Wno-unused-parameter" Node node.c
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -go-package bpf -target bpfel -tags linux -no-global-types -type node -type member -type refusal -type why -cflags "-O2 -g -Wall -Wextra -Werror -Wno-parentheses -Wno-unused-parameter" Node node.c
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -go-package bpf -target bpfel -tags linux -no-global-types -cflags "-O2 -g -Wall -Wextra -Werror -Wno-parentheses -Wno-unused-parameter" Destroy destroy.c
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -go-package bpf -target bpfel -tags linux -no-global-types -type pod -cflags "-O2 -g -Wall -Wextra -Werror -Wno-parentheses -Wno-unused-parameter" Tcx tcx.c

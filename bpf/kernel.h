@@ -21,7 +21,7 @@ enum { false, true };
 #define NULL ((void *)0)
 #define SEC(name) __attribute__((section(name), used))
 #define ALWAYS_INLINE inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline))
+#define NOINLINE __attribute__((noinline, unused))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 /* Map definitions, as libbpf and cilium/ebpf read them from BTF. */
@@ -169,8 +169,17 @@ struct in6_addr {
 	} in6_u;
 } CORE;
 
+struct net {
+	__u64 net_cookie;
+} CORE;
+
+typedef struct {
+	struct net *net;
+} CORE possible_net_t;
+
 struct sock_common {
 	unsigned short skc_family;
+	possible_net_t skc_net;
 	__be32 skc_daddr;
 	__be16 skc_dport;
 	struct in6_addr skc_v6_daddr;

@@ -13,16 +13,23 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type NodeMember struct {
+	_      structs.HostLayout
+	Netns  uint64
+	Cgroup uint64
+	Uid    [64]uint8
+}
+
 type NodeNode struct {
 	_          structs.HostLayout
 	Abi        uint32
-	PodsLevel  uint32
+	PodsPath   [220]uint8
 	PodsCgroup uint64
 	Netns      uint64
+	PodsLevel  uint32
 	Fed        uint8
 	Exclusive  uint8
-	Pad        [6]uint8
-	PodsPath   [224]uint8
+	Pad        [2]uint8
 }
 
 type NodeRefusal struct {
@@ -67,6 +74,7 @@ const (
 	NodeMapGuards         = "guards"
 	NodeMapHostPods       = "host_pods"
 	NodeMapHostPorts      = "host_ports"
+	NodeMapMembers        = "members"
 	NodeMapPods           = "pods"
 	NodeMapPosternNode    = "postern_node"
 	NodeMapRefusals       = "refusals"
@@ -154,6 +162,7 @@ type NodeMapSpecs struct {
 	Guards      *ebpf.MapSpec `ebpf:"guards"`
 	HostPods    *ebpf.MapSpec `ebpf:"host_pods"`
 	HostPorts   *ebpf.MapSpec `ebpf:"host_ports"`
+	Members     *ebpf.MapSpec `ebpf:"members"`
 	Pods        *ebpf.MapSpec `ebpf:"pods"`
 	PosternNode *ebpf.MapSpec `ebpf:"postern_node"`
 	Refusals    *ebpf.MapSpec `ebpf:"refusals"`
@@ -197,6 +206,7 @@ type NodeMaps struct {
 	Guards      *ebpf.Map `ebpf:"guards"`
 	HostPods    *ebpf.Map `ebpf:"host_pods"`
 	HostPorts   *ebpf.Map `ebpf:"host_ports"`
+	Members     *ebpf.Map `ebpf:"members"`
 	Pods        *ebpf.Map `ebpf:"pods"`
 	PosternNode *ebpf.Map `ebpf:"postern_node"`
 	Refusals    *ebpf.Map `ebpf:"refusals"`
@@ -214,6 +224,7 @@ func (m *NodeMaps) Close() error {
 		m.Guards,
 		m.HostPods,
 		m.HostPorts,
+		m.Members,
 		m.Pods,
 		m.PosternNode,
 		m.Refusals,

@@ -12,14 +12,14 @@ enum { NODE_ABI = 1 };
 
 /* What is said of the whole node. */
 struct node {
-	__u32 abi;         /* first in every version */
-	__u32 pods_level;  /* depth of the pods' cgroup below the root */
-	__u64 pods_cgroup; /* its id */
-	__u64 netns;       /* cookie of the node's own network namespace */
-	__u8 fed;          /* guards are complete; 0: guarded pods are refused all */
-	__u8 exclusive;    /* one of the guards is: plain pods are looked at */
-	__u8 pad[6];
-	__u8 pods_path[224]; /* of the pods' cgroup below the root: whose node it is */
+	__u32 abi;           /* these two are at their places in every version */
+	__u8 pods_path[220]; /* of the pods' cgroup below the root: whose node it is */
+	__u64 pods_cgroup;   /* id of the pods' cgroup */
+	__u64 netns;         /* cookie of the node's own network namespace */
+	__u32 pods_level;    /* depth of the pods' cgroup below the root */
+	__u8 fed;            /* guards are complete; 0: guarded pods are refused all */
+	__u8 exclusive;      /* one of the guards is: plain pods are looked at */
+	__u8 pad[2];
 };
 
 /* The node. ARRAY: 0 -> node. Written by the agent; read by every program, and by
@@ -56,6 +56,24 @@ struct {
 	__type(key, __u64);
 	__type(value, struct pod);
 } host_pods SEC(".maps");
+
+/* What the agent knows of a pod. */
+struct member {
+	__u64 netns;  /* key in pods; 0: it is on the node's network */
+	__u64 cgroup; /* key in host_pods; 0: not known */
+	__u8 uid[64]; /* as Kubernetes names it */
+};
+
+/* Pods by index: index -> member. No program reads it: it is how agents, of which
+ * there are two while one replaces the other, take different indexes and know each
+ * other's pods. HASH; full: the agent's Classify fails. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_PODS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct member);
+} members SEC(".maps");
 
 /* Listeners on the node's network: port -> index of the pod. Pods there share the
  * loopback addresses. Written by the agent; read by bind, connect and sockops.

@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"postern.dev/postern/bpf"
 )
@@ -35,17 +34,7 @@ func (r *Run) Destroy(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("load destroy: %w", err)
 	}
 	defer objects.Close()
-	iter, err := link.AttachIter(link.IterOptions{Program: objects.Destroy})
-	if err != nil {
-		return 0, fmt.Errorf("attach destroy: %w", err)
-	}
-	defer iter.Close()
-	sockets, err := iter.Open()
-	if err != nil {
-		return 0, err
-	}
-	defer sockets.Close()
-	return countBytes(ctx, sockets)
+	return walk(ctx, objects.Destroy)
 }
 
 // countBytes reads to the end; each read walks on through the sockets.

@@ -57,7 +57,7 @@ func (r *Run) isTarget(to netip.AddrPort) bool {
 	defer r.mu.Unlock()
 	for _, port := range []uint16{to.Port(), 0} {
 		key := keyOf(netip.PrefixFrom(addr, 128), port)
-		if r.guards[key]&bpf.RedirectGuardFlagGUARD_TARGET != 0 || targetAbove(r.guards, key) {
+		if (r.guards[key]|above(r.guards, key))&bpf.RedirectGuardFlagGUARD_TARGET != 0 {
 			return true
 		}
 	}

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	kernel "github.com/cilium/ebpf/features"
 )
 
 // features are what the running kernel has beyond what Postern needs.
@@ -12,6 +15,7 @@ type features struct {
 	setRetval   bool // bpf_set_retval: Linux 5.18
 	unixConnect bool // BPF_CGROUP_UNIX_CONNECT: Linux 6.7
 	sockDestroy bool // bpf_sock_destroy: Linux 6.5
+	packetNetns bool // bpf_get_netns_cookie of packets: Linux 6.15
 }
 
 // probe reads the kernel's own description of itself.
@@ -32,6 +36,12 @@ func probe() (features, error) {
 		return features{}, err
 	}
 	f.sockDestroy = err == nil
+	// No type tells which programs may call a helper: it is tried.
+	err = kernel.HaveProgramHelper(ebpf.CGroupSKB, asm.FnGetNetnsCookie)
+	if err != nil && !errors.Is(err, ebpf.ErrNotSupported) {
+		return features{}, fmt.Errorf("try bpf_get_netns_cookie: %w", err)
+	}
+	f.packetNetns = err == nil
 	return f, nil
 }
 

@@ -19,7 +19,9 @@ type Guard struct {
 	Prefix netip.Prefix // ::/0 holds all of IPv4 too
 	Port   uint16       // 0: any
 	Refuse bool         // refused instead of redirected
-	Target bool         // refused to other processes of the command's user too
+	Target bool         // refused to other processes of the command's user too, and to unknown pods
+	// Exclusive refuses it to a node's plain pods too; it is then a Target's.
+	Exclusive bool
 }
 
 // Guarded is all that is guarded.
@@ -38,7 +40,7 @@ func (r *Run) Set(g Guarded) error {
 	if err != nil {
 		return err
 	}
-	guards, err := entries(g.Guards, own)
+	guards, err := entries(g.Guards, localPrefixes(own))
 	if err != nil {
 		return err
 	}
@@ -84,11 +86,10 @@ func replace[K comparable](m *ebpf.Map, have *map[K]bpf.RedirectGuardFlag, want 
 	return nil
 }
 
-// entries turns guards into what the programs look up. own are the machine's
-// addresses: a server that listens on one of them mostly listens on all, so
+// entries turns guards into what the programs look up. local are the machine's
+// own addresses: a server that listens on one of them mostly listens on all, so
 // that a guard of one is a guard of every other.
-func entries(guards []Guard, own []net.Addr) (map[bpf.RedirectGuardKey]bpf.RedirectGuardFlag, error) {
-	local := localPrefixes(own)
+func entries(guards []Guard, local []netip.Prefix) (map[bpf.RedirectGuardKey]bpf.RedirectGuardFlag, error) {
 	out := make(map[bpf.RedirectGuardKey]bpf.RedirectGuardFlag, len(guards))
 	implied := make(map[bpf.RedirectGuardKey]bpf.RedirectGuardFlag)
 	for _, g := range guards {
@@ -105,32 +106,32 @@ func entries(guards []Guard, own []net.Addr) (map[bpf.RedirectGuardKey]bpf.Redir
 	}
 	for key, flags := range implied {
 		if _, explicit := out[key]; explicit {
-			flags &= bpf.RedirectGuardFlagGUARD_TARGET
+			flags &= inherited
 		}
 		out[key] |= flags
 	}
 	for key := range out {
-		if targetAbove(out, key) {
-			out[key] |= bpf.RedirectGuardFlagGUARD_TARGET
-		}
+		out[key] |= above(out, key)
 	}
 	return out, nil
 }
 
-// targetAbove tells whether a guard of this port that holds the whole prefix is
-// a Target's: the programs see only the longest.
-func targetAbove(in map[bpf.RedirectGuardKey]bpf.RedirectGuardFlag, key bpf.RedirectGuardKey) bool {
+// inherited are the flags that hold for what is within a prefix, whatever a guard
+// of a part of it says.
+const inherited = bpf.RedirectGuardFlagGUARD_TARGET | bpf.RedirectGuardFlagGUARD_EXCLUSIVE
+
+// above answers the inherited flags of the guards of this port that hold the whole
+// prefix: the programs see only the longest.
+func above(in map[bpf.RedirectGuardKey]bpf.RedirectGuardFlag, key bpf.RedirectGuardKey) (flags bpf.RedirectGuardFlag) {
 	addr := netip.AddrFrom16(addrOf(key.Addr.Word).As16())
 	for bits := range int(key.Prefixlen) - portBits + 1 {
 		shorter, err := addr.Prefix(bits)
 		if err != nil {
-			return false
+			return flags
 		}
-		if in[keyOf(shorter, networkOrder(key.Port))]&bpf.RedirectGuardFlagGUARD_TARGET != 0 {
-			return true
-		}
+		flags |= in[keyOf(shorter, networkOrder(key.Port))] & inherited
 	}
-	return false
+	return flags
 }
 
 // portBits come before the address in a key: port and padding.
@@ -153,6 +154,9 @@ func flagsOf(g Guard) bpf.RedirectGuardFlag {
 	}
 	if g.Target {
 		flags |= bpf.RedirectGuardFlagGUARD_TARGET
+	}
+	if g.Exclusive {
+		flags |= inherited
 	}
 	return flags
 }

@@ -60,7 +60,7 @@ func TestEntries(t *testing.T) {
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			got, err := entries(row.guards, own)
+			got, err := entries(row.guards, localPrefixes(own))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +69,7 @@ func TestEntries(t *testing.T) {
 			}
 		})
 	}
-	if _, err := entries([]Guard{{}}, own); err == nil {
+	if _, err := entries([]Guard{{}}, nil); err == nil {
 		t.Error("no prefix: got no error, want one")
 	}
 }

@@ -39,28 +39,35 @@ type Origin struct {
 // Errors: [ErrNoOrigin] when no program of this run led it here.
 // Source: bpf/origin.h, accepted.
 func (r *Run) Origin(c net.Conn) (Origin, error) {
-	sc, ok := c.(syscall.Conn)
-	if !ok {
-		return Origin{}, fmt.Errorf("%T has no descriptor: %w", c, ErrNoOrigin)
-	}
-	raw, err := sc.SyscallConn()
+	record, err := readOrigin(r.maps.Accepted, c)
 	if err != nil {
 		return Origin{}, err
 	}
-	var record bpf.RedirectOrigin
+	return r.check(record)
+}
+
+func readOrigin(accepted *ebpf.Map, c net.Conn) (record bpf.RedirectOrigin, err error) {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return record, fmt.Errorf("%T has no descriptor: %w", c, ErrNoOrigin)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return record, err
+	}
 	var lookup error
 	if err := raw.Control(func(fd uintptr) {
-		lookup = r.maps.Accepted.Lookup(uint32(fd), &record)
+		lookup = accepted.Lookup(uint32(fd), &record)
 	}); err != nil {
-		return Origin{}, err
+		return record, err
 	}
 	if errors.Is(lookup, ebpf.ErrKeyNotExist) {
-		return Origin{}, ErrNoOrigin
+		return record, ErrNoOrigin
 	}
 	if lookup != nil {
-		return Origin{}, fmt.Errorf("look origin up: %w", lookup)
+		return record, fmt.Errorf("look origin up: %w", lookup)
 	}
-	return r.check(record)
+	return record, nil
 }
 
 // check refuses a record of a socket of the command that another process
