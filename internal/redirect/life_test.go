@@ -30,7 +30,7 @@ func agent(s setting) string {
 	if err := run.Set(postgresGuards()); err != nil {
 		return err.Error()
 	}
-	w := &world{run: run, id: s.argument, listeners: listeners}
+	w := &world{run: run, origin: run.Origin, id: s.argument, listeners: listeners}
 	for _, l := range listeners {
 		go accept(l, w.answer)
 	}

@@ -287,7 +287,7 @@ func (n *Node) activate(e *earlier) error {
 	if err != nil {
 		return err
 	}
-	for _, h := range anyHooks {
+	for _, h := range anyHooks[1:] {
 		if err := n.attachOne(root, h, flags, e.root); err != nil {
 			return err
 		}
@@ -309,18 +309,18 @@ func (n *Node) activate(e *earlier) error {
 	return nil
 }
 
-// choose says where the early hooks belong. It finds out by trying: the first
-// program is attached by it.
+// choose says where the early hooks belong, and attaches the first of the others:
+// whether the kernel can attach programs ahead of others, it says when tried.
 func (n *Node) choose(root, pods *os.File, e *earlier) (flags uint32, early *os.File, err error) {
-	err = n.attachOne(root, anyHooks[0], allowMulti|preorder, e.root)
-	if err == nil {
-		n.where = PlacedFirst
-		return allowMulti | preorder, root, nil
-	}
+	flags, n.where = allowMulti|preorder, PlacedFirst
+	err = n.attachOne(root, anyHooks[0], flags, e.root)
 	if !errors.Is(err, unix.EINVAL) {
+		return flags, root, err
+	}
+	flags, n.where = allowMulti, PlacedAtRoot
+	if err := n.attachOne(root, anyHooks[0], flags, e.root); err != nil {
 		return 0, nil, err
 	}
-	n.where = PlacedAtRoot
 	for _, h := range earlyHooks[:2] {
 		ids, err := attachedAt(root, h)
 		if err != nil {
@@ -328,12 +328,10 @@ func (n *Node) choose(root, pods *os.File, e *earlier) (flags uint32, early *os.
 		}
 		if len(ids) > countHook(e.root, h) {
 			n.where = PlacedAtPods
+			return flags, pods, nil
 		}
 	}
-	if n.where == PlacedAtPods {
-		return allowMulti, pods, nil
-	}
-	return allowMulti, root, nil
+	return flags, root, nil
 }
 
 func countHook(in []found, h hook) (count int) {
@@ -346,7 +344,7 @@ func countHook(in []found, h hook) (count int) {
 }
 
 // attachOne attaches a program, in the place of an earlier one if there is one.
-// What the collection lacks, the kernel has no hook for. It may be called again.
+// What the collection lacks, the kernel has no hook for.
 func (n *Node) attachOne(dir *os.File, h hook, flags uint32, old []found) error {
 	program := n.programs.Programs[h.program]
 	if program == nil {

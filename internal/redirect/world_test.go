@@ -53,6 +53,7 @@ const (
 // listener live, and one with a database, joined by a veth pair.
 type world struct {
 	run       *Run
+	origin    func(net.Conn) (Origin, error)
 	id        string
 	command   *testenv.Cgroup
 	here, db  *testenv.Netns
@@ -121,7 +122,7 @@ func (w *world) guard(t *testing.T, o Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.run = run
+	w.run, w.origin = run, run.Origin
 	t.Cleanup(func() { w.release(t) })
 	w.command = testenv.OpenCgroup(t, run.place.command)
 	if err := w.here.Do(func() error { w.listeners, err = run.Listen(); return err }); err != nil {
@@ -160,7 +161,7 @@ func (w *world) beside(t *testing.T, o Options) *world {
 }
 
 func (w *world) answer(c net.Conn) {
-	o, err := w.run.Origin(c)
+	o, err := w.origin(c)
 	if err != nil {
 		w.noOrigin.Add(1)
 		c.Close()
