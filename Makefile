@@ -53,8 +53,9 @@ build: ## build bin/postern
 	@echo "build: bin/postern"
 	@$(GO) build -o bin/postern ./cmd/postern
 
-generate: ## rebuild the BPF objects and their bindings (needs clang)
+generate: ## rebuild the BPF objects and their bindings (needs clang), and the custom resources
 	$(GO) generate ./bpf
+	$(GO) tool controller-gen crd paths=./internal/policy output:crd:dir=deploy/chart/crds
 
 fmt: ## format the Go code
 	gofmt -w bpf cmd internal proxy testenv

@@ -39,7 +39,7 @@ func TestPolicyCheck(t *testing.T) {
 		},
 		{
 			"mistakes", []string{"-f", broken}, "",
-			"broken.yaml:4: Target/db: spec.colour: is not a field here; the fields are protocol, hosts, ports, sockets, unknownHosts, otherPorts, tls, credential, sensitive, source\n" +
+			"broken.yaml:4: Target/db: spec.colour: is not a field here; the fields are protocol, hosts, services, ports, sockets, unknownHosts, otherPorts, tls, credential, sensitive, exclusive, source\n" +
 				"broken.yaml:4: Target/db: spec.hosts: is missing; name the server as clients do, and its addresses\n",
 			"the policy files are not accepted: mistakes found: 2",
 		},

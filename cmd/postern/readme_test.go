@@ -63,7 +63,7 @@ func tables(t *testing.T) string {
 		}
 		section(title, "| flag | default | what it does |", flagRows(command))
 	}
-	policies := "../../internal/policy/object.go"
+	policies := "../../internal/policy/object*.go"
 	for _, object := range []struct{ title, root string }{
 		{"Target", "TargetSpec"}, {"AccessPolicy", "AccessPolicySpec"}, {"Issuer", "IssuerSpec"},
 	} {
@@ -92,24 +92,29 @@ func flagRows(command *cobra.Command) []string {
 
 // fieldRows lists the JSON fields of a struct and of the structs in it, with
 // the comments that the source has on them.
-func fieldRows(t *testing.T, file, root string) []string {
+func fieldRows(t *testing.T, pattern, root string) []string {
 	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("got %v and error %v for %s, want files", files, err, pattern)
+	}
 	types := make(map[string]*ast.StructType)
 	docs := make(map[string]string)
-	ast.Inspect(parseGo(t, file), func(n ast.Node) bool {
-		declared, ok := n.(*ast.GenDecl)
-		if !ok {
-			return true
-		}
-		for _, spec := range declared.Specs {
-			if named, ok := spec.(*ast.TypeSpec); ok {
-				if body, ok := named.Type.(*ast.StructType); ok {
-					types[named.Name.Name], docs[named.Name.Name] = body, firstSentence(declared.Doc.Text())
+	for _, file := range files {
+		for _, declaration := range parseGo(t, file).Decls {
+			declared, ok := declaration.(*ast.GenDecl)
+			if !ok {
+				continue
+			}
+			for _, spec := range declared.Specs {
+				if named, ok := spec.(*ast.TypeSpec); ok {
+					if body, ok := named.Type.(*ast.StructType); ok {
+						types[named.Name.Name], docs[named.Name.Name] = body, firstSentence(declared.Doc.Text())
+					}
 				}
 			}
 		}
-		return true
-	})
+	}
 	return structRows(types, docs, root, "")
 }
 
@@ -204,14 +209,17 @@ func parseGo(t *testing.T, file string) *ast.File {
 	return parsed
 }
 
+// firstSentence gives the first paragraph of a comment, on one line and without
+// the markers of controller-gen.
 func firstSentence(text string) string {
 	paragraph, _, _ := strings.Cut(strings.TrimSpace(text), "\n\n")
+	paragraph, _, _ = strings.Cut("\n"+paragraph, "\n+")
 	return strings.Join(strings.Fields(paragraph), " ")
 }
 
 func row(cells ...string) string {
 	for i, cell := range cells {
-		cells[i] = strings.ReplaceAll(cell, "|", "\\|")
+		cells[i] = strings.NewReplacer("|", "\\|", "<", "&lt;").Replace(cell)
 	}
 	return "| " + strings.Join(cells, " | ") + " |"
 }

@@ -24,7 +24,7 @@ type rule struct {
 }
 
 // Name is the policy's name.
-func (p *AccessPolicy) Name() string { return p.Metadata.Name }
+func (p *AccessPolicy) Name() string { return p.ObjectMeta.Name }
 
 // check fills in the defaults, compiles the rules and reports what is wrong with the policy.
 func (p *AccessPolicy) check(d *document, l *loader) {
@@ -35,55 +35,46 @@ func (p *AccessPolicy) check(d *document, l *loader) {
 	if len(spec.Subjects) == 0 {
 		d.wrong("spec.subjects", "is missing; say whom the policy is about")
 	}
-	for i, s := range spec.Subjects {
-		at := index("spec.subjects", i)
-		if len(s.Users) == 0 && len(s.Groups) == 0 {
-			d.wrong(at, "names nobody; give it users or groups")
-		}
-		l.checkSubjects(d, at+".users", s.Users)
-		l.checkSubjects(d, at+".groups", s.Groups)
+	linux := false
+	for i := range spec.Subjects {
+		spec.Subjects[i].check(d, index("spec.subjects", i), l)
+		linux = linux || spec.Subjects[i].hasLinux()
 	}
-	if spec.RequireToken && slices.ContainsFunc(spec.Subjects, Selector.hasLinux) {
+	if spec.RequireToken && linux {
 		d.warn("spec.requireToken", "is true, and a subject is a Linux user or group, which has no token: it is refused")
 	}
-	if len(spec.Targets) == 0 {
-		d.wrong("spec.targets", "is missing; name the Targets that the policy is about")
-	}
-	for i, name := range spec.Targets {
-		at := index("spec.targets", i)
-		if _, known := l.places["Target/"+name]; !known {
-			d.wrong(at, "there is no Target %q; name one of these files, or add it", clip(name))
-		} else if slices.Contains(spec.Targets[:i], name) {
-			d.wrong(at, "%q is there twice; keep one", name)
-		}
-	}
+	p.checkTargets(d, l)
 	if spec.Credential != nil {
-		checkFile(d, "spec.credential.file", spec.Credential.File)
+		spec.Credential.check(d, "spec.credential")
 	}
 	p.checkRules(d, l.expressions.condition)
 }
 
-// hasLinux tells whether a selector names somebody whom the kernel alone proves.
-func (s Selector) hasLinux() bool {
-	return slices.ContainsFunc(slices.Concat(s.Users, s.Groups), func(name string) bool { return strings.HasPrefix(name, "linux:") })
-}
-
-// checkSubjects judges qualified names: their prefix says who vouches for the rest.
-func (l *loader) checkSubjects(d *document, path string, names []string) {
-	for i, name := range names {
-		at := index(path, i)
-		prefix, rest, qualified := strings.Cut(name, ":")
-		_, known := l.places["Issuer/"+prefix]
-		switch {
-		case !qualified:
-			d.wrong(at, "%q says not who vouches for it; write <issuer>:%s, or linux:%s", clip(name), clip(name), clip(name))
-		case rest == "" || !isPlain(rest, maxName):
-			d.wrong(at, "%q names nobody behind its colon; write the name as the issuer gives it", clip(name))
-		case strings.Contains(rest, "*"):
-			d.wrong(at, "%q has a *, and subjects have no patterns; name each, or a group", clip(name))
-		case !known && !slices.Contains(reserved(), prefix):
-			d.wrong(at, "%q: there is no Issuer %q; add it, or use one of %s", clip(name), clip(prefix), strings.Join(reserved(), ", "))
+// checkTargets finds Targets that are not there. In a cluster a policy of several
+// Targets goes on to hold for the others: else whoever takes one of them away
+// would take the policy's denials from all.
+func (p *AccessPolicy) checkTargets(d *document, l *loader) {
+	targets := p.Spec.Targets
+	if len(targets) == 0 {
+		d.wrong("spec.targets", "is missing; name the Targets that the policy is about")
+		return
+	}
+	known := 0
+	for i, name := range targets {
+		at := index("spec.targets", i)
+		if _, ok := l.known["Target/"+name]; ok {
+			known++
+			if slices.Contains(targets[:i], name) {
+				d.wrong(at, "%q is there twice; keep one", name)
+			}
+		} else if !d.live {
+			d.wrong(at, "there is no Target %q; name one of these files, or add it", clip(name))
+		} else {
+			d.warn(at, "there is no Target %q that is accepted; nothing holds there until there is", clip(name))
 		}
+	}
+	if known == 0 && d.live {
+		d.wrong("spec.targets", "names no Target that is accepted (%s); the policy waits until there is one", clip(strings.Join(targets, ", ")))
 	}
 }
 

@@ -7,6 +7,8 @@ type choice interface {
 }
 
 // Protocol is what a Target speaks.
+//
+// +kubebuilder:validation:Enum=postgres
 type Protocol string
 
 // Postgres is PostgreSQL, protocol version 3.
@@ -17,6 +19,8 @@ func (Protocol) choices() (built, planned []string) {
 }
 
 // Answer is what the kernel does with a connection that is none to a Target.
+//
+// +kubebuilder:validation:Enum=refuse;pass
 type Answer string
 
 // The answers.
@@ -30,6 +34,8 @@ func (Answer) choices() (built, planned []string) {
 }
 
 // TLSMode is how far Postern trusts the way to a server.
+//
+// +kubebuilder:validation:Enum=verify-full;require;disable
 type TLSMode string
 
 // The TLS modes. VerifyFull proves the server's name, Require encrypts and proves nothing.
@@ -44,16 +50,23 @@ func (TLSMode) choices() (built, planned []string) {
 }
 
 // Source is the network namespace from which Postern dials.
+//
+// +kubebuilder:validation:Enum=pod;node
 type Source string
 
-// SourceNode is the namespace of the agent itself.
-const SourceNode Source = "node"
+// The sources: the client's pod, in a cluster only, or the node, where the agent lives.
+const (
+	SourcePod  Source = "pod"
+	SourceNode Source = "node"
+)
 
 func (Source) choices() (built, planned []string) {
-	return []string{string(SourceNode)}, []string{"pod"}
+	return []string{string(SourcePod), string(SourceNode)}, nil
 }
 
 // Mask is what becomes of a sensitive value.
+//
+// +kubebuilder:validation:Enum=redact;null
 type Mask string
 
 // The masks.
@@ -67,6 +80,8 @@ func (Mask) choices() (built, planned []string) {
 }
 
 // Mode says whether an AccessPolicy decides.
+//
+// +kubebuilder:validation:Enum=enforce;observe
 type Mode string
 
 // The modes.
@@ -80,6 +95,8 @@ func (Mode) choices() (built, planned []string) {
 }
 
 // Durability says which records are on the disk before what goes on.
+//
+// +kubebuilder:validation:Enum=strict;reply;balanced;relaxed
 type Durability string
 
 // The durabilities, the strictest first.
@@ -95,6 +112,8 @@ func (Durability) choices() (built, planned []string) {
 }
 
 // Record says which values enter the audit trail.
+//
+// +kubebuilder:validation:Enum=none;redacted;full
 type Record string
 
 // What is recorded, the strictest first: the one that keeps the fewest values.

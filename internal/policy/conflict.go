@@ -1,33 +1,42 @@
 package policy
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 )
 
-// checkTargets compares every two Targets: an address and port, and a socket, belong to one.
+// checkTargets compares every two Targets: an address and port, and a socket, belong
+// to one: to the first, which in a cluster is the oldest.
 func (l *loader) checkTargets() {
 	for i, b := range l.targets {
 		for _, a := range l.targets[:i] {
+			if a.live && len(a.mistakes) > 0 {
+				continue // it is not accepted, and takes nothing from others
+			}
 			if !slices.ContainsFunc(b.it.Spec.Ports, func(port int) bool { return slices.Contains(a.it.Spec.Ports, port) }) {
 				continue
 			}
 			if host := collision(&a.it.hosts, &b.it.hosts); host != "" {
-				b.wrong("spec.hosts", "%s with a port of it belongs to %s; give each address and port one Target", host, a.place())
+				b.wrong("spec.hosts", "%s with a port of it belongs to %s; give each address and port one Target", host, a.where())
+			}
+			for n, s := range b.it.Spec.Services {
+				if slices.Contains(a.it.Spec.Services, s) {
+					b.wrong(index("spec.services", n), "%s/%s with a port of it belongs to %s; give each address and port one Target", s.Namespace, s.Name, a.where())
+				}
 			}
 			if a.it.Spec.UnknownHosts != b.it.Spec.UnknownHosts && !a.unread("spec.unknownHosts") {
-				b.wrong("spec.unknownHosts", "is %s, and %s at %s, which shares a port; say the same in both",
-					b.it.Spec.UnknownHosts, a.it.Spec.UnknownHosts, a.place())
+				b.dispute("spec.unknownHosts", "is %s, and %s at %s, which shares a port; say the same in both",
+					b.it.Spec.UnknownHosts, a.it.Spec.UnknownHosts, a.where())
 			}
 		}
 		for n, path := range b.it.Spec.Sockets {
 			for _, a := range l.targets[:i] {
-				if slices.Contains(a.it.Spec.Sockets, path) {
-					b.wrong(index("spec.sockets", n), "%q belongs to %s; give each socket one Target", clip(path), a.place())
+				if slices.Contains(a.it.Spec.Sockets, path) && !(a.live && len(a.mistakes) > 0) {
+					b.wrong(index("spec.sockets", n), "%q belongs to %s; give each socket one Target", clip(path), a.where())
 				}
 			}
 		}
-		l.checkUse(b)
 	}
 }
 
@@ -51,21 +60,25 @@ func collision(a, b *hosts) string {
 	return ""
 }
 
-// checkUse judges a Target by the policies that name it.
-func (l *loader) checkUse(t object[Target]) {
-	used := false
-	for _, p := range l.policies {
-		if !slices.Contains(p.it.Spec.Targets, t.it.Name()) {
-			continue
+// checkUse judges Targets by the policies that name them. In a cluster a Target
+// without a credential counts all the same: its addresses are guarded, its sessions
+// refused.
+func (l *loader) checkUse() {
+	for _, t := range l.targets {
+		used := false
+		for _, p := range l.policies {
+			if !slices.Contains(p.it.Spec.Targets, t.it.Name()) {
+				continue
+			}
+			used = true
+			if t.it.Spec.Credential == nil && p.it.Spec.Credential == nil && !p.unread("spec.credential") {
+				t.dispute("spec.credential", "is missing, and %s names none either; give one of them a credential", p.where())
+				break
+			}
 		}
-		used = true
-		if t.it.Spec.Credential == nil && p.it.Spec.Credential == nil && !p.unread("spec.credential") {
-			t.wrong("spec.credential", "is missing, and %s names none either; give one of them a credential", p.place())
-			break
+		if !used {
+			t.warn("", "no AccessPolicy names it: every session is refused")
 		}
-	}
-	if !used {
-		t.warn("", "no AccessPolicy names it: every session is refused")
 	}
 }
 
@@ -73,11 +86,11 @@ func (l *loader) checkUse(t object[Target]) {
 func (l *loader) checkIssuers() {
 	first := map[string]object[Issuer]{}
 	for _, i := range l.issuers {
-		if i.it.Spec.URL == "" {
+		if i.it.Spec.URL == "" || i.live && len(i.mistakes) > 0 {
 			continue
 		}
 		if earlier, taken := first[i.it.Spec.URL]; taken {
-			i.wrong("spec.url", "is the one of %s; a URL has one Issuer", earlier.place())
+			i.wrong("spec.url", "is the one of %s; a URL has one Issuer", earlier.where())
 			continue
 		}
 		first[i.it.Spec.URL] = i
@@ -95,10 +108,12 @@ func (l *loader) checkPolicies() {
 			switch meeting := encounter(a.it, b.it); {
 			case meeting == never:
 			case credentialsDiffer(a.it, b.it) && meeting == certainly:
-				b.wrong("spec.credential", "differs from that of %s, which matches the same subject on Target/%s; such sessions would be refused: name one credential, or part the subjects",
-					a.place(), target)
+				l.meet(a.it, b.it)
+				b.dispute("spec.credential", "differs from that of %s, which matches the same subject on Target/%s; such sessions would be refused: name one credential, or part the subjects",
+					a.where(), target)
 			case credentialsDiffer(a.it, b.it):
-				b.warn("spec.credential", "differs from that of %s; a subject that matches both is refused on Target/%s", a.place(), target)
+				l.meet(a.it, b.it)
+				b.warn("spec.credential", "differs from that of %s; a subject that matches both is refused on Target/%s", a.where(), target)
 			case meeting == certainly:
 				warnStrictest(a, b, target)
 			}
@@ -106,13 +121,19 @@ func (l *loader) checkPolicies() {
 	}
 }
 
+// meet notes that a subject may match two policies with different credentials.
+func (l *loader) meet(a, b *AccessPolicy) {
+	l.ambiguous[a.Name()] = append(l.ambiguous[a.Name()], b.Name())
+	l.ambiguous[b.Name()] = append(l.ambiguous[b.Name()], a.Name())
+}
+
 // warnStrictest says which of two settings rules where both policies match.
 func warnStrictest(a, b object[AccessPolicy], target string) {
 	if x, y := a.it.Spec.Durability, b.it.Spec.Durability; x != y {
-		b.warn("spec.durability", "is %s, and %s in %s, which matches the same subject on Target/%s: %s rules", y, x, a.place(), target, strictest(x, y))
+		b.warn("spec.durability", "is %s, and %s in %s, which matches the same subject on Target/%s: %s rules", y, x, a.where(), target, strictest(x, y))
 	}
 	if x, y := a.it.Spec.Record, b.it.Spec.Record; x != y {
-		b.warn("spec.record", "is %s, and %s in %s, which matches the same subject on Target/%s: %s rules", y, x, a.place(), target, strictest(x, y))
+		b.warn("spec.record", "is %s, and %s in %s, which matches the same subject on Target/%s: %s rules", y, x, a.where(), target, strictest(x, y))
 	}
 }
 
@@ -151,18 +172,55 @@ func encounter(a, b *AccessPolicy) meeting {
 	return most
 }
 
+// encounterOf compares two selectors field by field: one field that parts them parts
+// them, and only fields that both have alike, or both lack, make the meeting certain.
 func encounterOf(a, b *Selector) meeting {
-	shareUser, shareGroup := share(a.Users, b.Users), share(a.Groups, b.Groups)
-	bothUsers := len(a.Users) > 0 && len(b.Users) > 0
-	switch {
-	case bothUsers && !shareUser:
+	if a.nobody() || b.nobody() {
 		return never
-	case bothUsers && len(a.Groups) == 0 && len(b.Groups) == 0:
-		return certainly
-	case shareGroup && (shareUser || len(a.Users) == 0 && len(b.Users) == 0):
-		return certainly
 	}
-	return possibly
+	most := certainly
+	for _, field := range []struct{ a, b []string }{
+		{a.Namespaces, b.Namespaces}, {a.ServiceAccounts, b.ServiceAccounts}, {a.Users, b.Users},
+	} {
+		switch both := len(field.a) > 0 && len(field.b) > 0; {
+		case both && !share(field.a, field.b):
+			return never // a subject has one of each
+		case !both && len(field.a)+len(field.b) > 0:
+			most = possibly
+		}
+	}
+	if !labelsMeet(a.PodLabels, b.PodLabels) || a.apart(b) || b.apart(a) {
+		return never
+	}
+	if !maps.Equal(a.PodLabels, b.PodLabels) || len(a.Groups)+len(b.Groups) > 0 && !share(a.Groups, b.Groups) {
+		most = possibly
+	}
+	return most
+}
+
+// labelsMeet tells whether one pod can have the labels of both.
+func labelsMeet(a, b map[string]string) bool {
+	for key, value := range a {
+		if other, ok := b[key]; ok && other != value {
+			return false
+		}
+	}
+	return true
+}
+
+// apart tells that none of the selector's users can be a pod that b wants.
+func (s *Selector) apart(b *Selector) bool {
+	return len(s.Users) > 0 && b.pods() && !slices.ContainsFunc(s.Users, b.admits)
+}
+
+// nobody tells that the selector's users and its own pod fields exclude each other.
+func (s *Selector) nobody() bool { return s.apart(s) }
+
+// admits tells whether a user can be a pod that the selector's fields for pods fit.
+func (s *Selector) admits(user string) bool {
+	namespace, account, ok := serviceAccount(user)
+	return ok && (len(s.Namespaces) == 0 || slices.Contains(s.Namespaces, namespace)) &&
+		(len(s.ServiceAccounts) == 0 || slices.Contains(s.ServiceAccounts, account))
 }
 
 func share(a, b []string) bool {

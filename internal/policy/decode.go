@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	yaml "sigs.k8s.io/yaml/goyaml.v3"
 )
 
@@ -84,6 +85,13 @@ func scalar(mapping *node, key string) (text string, value *node) {
 // Shape: target is addressable; it is left as it is where the node does not fit.
 func (d *document) decode(n *node, path string, target reflect.Value) {
 	d.lines[path] = n.Line
+	switch target.Interface().(type) {
+	case TargetStatus, AccessPolicyStatus, IssuerStatus:
+		if !d.live {
+			d.malformed(path, ofTheCluster)
+		}
+		return
+	}
 	switch {
 	case n.Kind == yaml.AliasNode:
 		d.malformed(path, "is an alias; write the value out, aliases are not read")
@@ -108,7 +116,13 @@ func (d *document) decode(n *node, path string, target reflect.Value) {
 		target.Set(reflect.New(target.Type().Elem()))
 		d.decode(n, path, target.Elem())
 	case reflect.Struct:
+		if meta, ok := target.Addr().Interface().(*metav1.ObjectMeta); ok {
+			d.decodeMetadata(n, path, meta)
+			return
+		}
 		d.decodeStruct(n, path, target)
+	case reflect.Map:
+		d.decodeMap(n, path, target)
 	case reflect.Slice:
 		d.decodeList(n, path, target)
 	case reflect.String:
@@ -148,7 +162,7 @@ func (d *document) decodeStruct(n *node, path string, target reflect.Value) {
 		}
 		seen[key.Value] = key.Line
 		field, planned := fieldOf(target.Type(), key.Value)
-		if field < 0 {
+		if field == nil {
 			d.lines[at] = key.Line
 			if planned {
 				d.malformed(at, "is not built yet; take it away")
@@ -157,7 +171,7 @@ func (d *document) decodeStruct(n *node, path string, target reflect.Value) {
 			}
 			continue
 		}
-		d.decode(value, at, target.Field(field))
+		d.decode(value, at, target.FieldByIndex(field))
 		d.lines[at] = key.Line
 	}
 }
@@ -179,6 +193,35 @@ func (d *document) decodeList(n *node, path string, target reflect.Value) {
 	for i, entry := range n.Content {
 		d.decode(entry, fmt.Sprintf("%s[%d]", path, i), target.Index(i))
 	}
+}
+
+// decodeMap reads a mapping of text to text, which may be empty text.
+func (d *document) decodeMap(n *node, path string, target reflect.Value) {
+	if n.Kind != yaml.MappingNode {
+		d.malformed(path, "is %s; want a mapping of text to text", describe(n))
+		return
+	}
+	if len(n.Content) == 0 || len(n.Content) > 2*maxEntries {
+		d.malformed(path, "has %d entries; want 1 to %d, or take the key away", len(n.Content)/2, maxEntries)
+		return
+	}
+	read := make(map[string]string, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		at := join(path, clip(key.Value))
+		if _, again := read[key.Value]; again {
+			d.malformed(path, "has %q twice; keep one", clip(key.Value))
+			return
+		}
+		plain := key.Kind == yaml.ScalarNode && key.Anchor == "" && value.Anchor == "" && (key.Style|value.Style)&yaml.TaggedStyle == 0
+		if !plain || key.Tag != "!!str" || value.Kind != yaml.ScalarNode || value.Tag != "!!str" {
+			d.lines[at] = key.Line
+			d.malformed(at, "is %s; want text for text, put both in quotes", describe(value))
+			continue
+		}
+		read[key.Value] = value.Value
+	}
+	target.Set(reflect.ValueOf(read))
 }
 
 func (d *document) decodeText(n *node, path string, target reflect.Value) {
@@ -204,26 +247,39 @@ func (d *document) decodeText(n *node, path string, target reflect.Value) {
 	target.SetString(n.Value)
 }
 
-// fieldOf finds a struct's field by its key: -1 where there is none, planned where it is announced.
-func fieldOf(t reflect.Type, key string) (field int, planned bool) {
-	for i := range t.NumField() {
-		f := t.Field(i)
-		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name == key {
-			return i, false
+// fieldOf finds a struct's field by its key: nil where there is none, planned where it is announced.
+func fieldOf(t reflect.Type, key string) (field []int, planned bool) {
+	for _, f := range reflect.VisibleFields(t) {
+		if keyOf(f) == key && key != "" {
+			return f.Index, false
 		}
 		planned = planned || slices.Contains(strings.Fields(f.Tag.Get("planned")), key)
 	}
-	return -1, planned
+	return nil, planned
 }
 
+// fieldNames lists the keys that a file may give.
 func fieldNames(t reflect.Type) []string {
+	if t == reflect.TypeFor[metav1.ObjectMeta]() {
+		t = reflect.TypeFor[metadata]()
+	}
 	var names []string
-	for field := range t.Fields() {
-		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
-			names = append(names, name)
+	for _, field := range reflect.VisibleFields(t) {
+		if key := keyOf(field); key != "" && key != "status" {
+			names = append(names, key)
 		}
 	}
 	return names
+}
+
+// keyOf gives the key of a field; of the embedded structs, kind and apiVersion
+// stand beside it, and metadata has a level of its own.
+func keyOf(f reflect.StructField) string {
+	key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	if key == "-" || len(f.Index) > 1 && key != "kind" && key != "apiVersion" {
+		return ""
+	}
+	return key
 }
 
 func describe(n *node) string {

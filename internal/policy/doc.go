@@ -39,4 +39,7 @@
 //
 // A condition (when) that fails to evaluate counts as true in a deny rule and
 // as false in an allow rule.
+//
+// +groupName=postern.dev
+// +versionName=v1alpha1
 package policy

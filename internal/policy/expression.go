@@ -35,6 +35,10 @@ func newExpressions() (expressions, error) {
 		cel.Variable("statement.returnsRows", cel.BoolType),
 		cel.Variable("workload.user", cel.StringType),
 		cel.Variable("workload.groups", texts),
+		cel.Variable("workload.namespace", cel.StringType),
+		cel.Variable("workload.pod", cel.StringType),
+		cel.Variable("workload.service_account", cel.StringType),
+		cel.Variable("workload.labels", cel.MapType(cel.StringType, cel.StringType)),
 		cel.Variable("target.name", cel.StringType),
 		cel.Variable("target.database", cel.StringType),
 		cel.Variable("target.user", cel.StringType),
@@ -127,13 +131,13 @@ func (f *facts) holds(condition cel.Program) (bool, error) {
 func (f *facts) Parent() cel.Activation { return nil }
 
 // ResolveName gives the value of a variable. What nobody knows of an UNKNOWN
-// statement, and a time that the caller did not give, are errors of the condition.
+// statement, the pod of whoever runs in none, and a time that the caller did not
+// give, are errors of the condition.
 func (f *facts) ResolveName(name string) (any, bool) {
+	if strings.HasPrefix(name, "workload.") {
+		return f.workload(name)
+	}
 	switch name {
-	case "workload.user":
-		return f.view.who.User, true
-	case "workload.groups":
-		return f.view.who.Groups, true
 	case "target.name":
 		return f.view.target.Name(), true
 	case "target.database":
@@ -168,6 +172,31 @@ func (f *facts) ResolveName(name string) (any, bool) {
 		return f.statement.HasWhere, true
 	case "statement.returnsRows":
 		return f.statement.ReturnsRows, true
+	}
+	return nil, false
+}
+
+// workload gives a variable that is about who calls.
+func (f *facts) workload(name string) (any, bool) {
+	switch name {
+	case "workload.user":
+		return f.view.who.User, true
+	case "workload.groups":
+		return f.view.who.Groups, true
+	}
+	pod := f.view.who.Pod
+	if pod == nil {
+		return types.NewErr("the workload is no pod"), true
+	}
+	switch name {
+	case "workload.namespace":
+		return pod.Namespace, true
+	case "workload.pod":
+		return pod.Name, true
+	case "workload.service_account":
+		return pod.ServiceAccount, true
+	case "workload.labels":
+		return pod.Labels, true
 	}
 	return nil, false
 }

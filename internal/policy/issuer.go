@@ -25,11 +25,8 @@ type claims struct {
 	username, groups, require cel.Program
 }
 
-// reserved lists the prefixes of subjects that are not an Issuer's.
-func reserved() []string { return []string{"linux", "k8s", "pod"} }
-
 // Name is the issuer's name: the prefix of its subjects.
-func (i *Issuer) Name() string { return i.Metadata.Name }
+func (i *Issuer) Name() string { return i.ObjectMeta.Name }
 
 // Subject says whom a token's claims name: a qualified user and qualified groups.
 //
@@ -117,7 +114,7 @@ func (i *Issuer) check(d *document, e expressions) {
 		d.wrong("spec.audience", "is missing; write what tokens for Postern have as aud")
 	}
 	if spec.CA != nil {
-		checkFile(d, "spec.ca.file", spec.CA.File)
+		spec.CA.check(d, "spec.ca")
 	}
 	if spec.Username == "" {
 		d.wrong("spec.username", "is missing; say which claim names the user, as in claims.sub")

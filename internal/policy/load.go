@@ -10,15 +10,26 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Bounds of what is read.
 const (
-	maxBytes   = 1 << 20 // a file
+	maxBytes   = 1 << 20 // a file, or an object of a cluster
 	maxObjects = 1000    // a set
 )
 
-// Load reads and checks policy files, each with one or several YAML documents.
+// Place is where objects are to hold: a few fields have a meaning in one place only.
+type Place uint8
+
+// The places.
+const (
+	Host    Place = iota // a command that postern run guards
+	Cluster              // the pods of a cluster
+)
+
+// Load reads and checks policy files for postern run, each with one or several YAML documents.
 //
 // Shape: the files are one set: an AccessPolicy may name a Target of another file.
 // Units: a file has at most 1 MiB, a set at most 1000 objects.
@@ -26,24 +37,31 @@ const (
 // "file:line: Kind/name: field: what is wrong, what to do". No Set is returned then,
 // so that a caller who reloads keeps the one it has.
 func Load(paths ...string) (*Set, error) {
-	l, err := newLoader()
+	l, err := newLoader(Host)
 	if err != nil {
 		return nil, err
 	}
-	for i, path := range paths {
-		data, err := readFile(path)
-		if err != nil {
-			l.report.mistakes = append(l.report.mistakes, remark{order: i, file: path, text: err.Error()})
-			continue
-		}
-		l.read(i, path, data)
-	}
+	l.readFiles(paths)
 	return l.finish()
+}
+
+// Check is [Load] for files that are for either place: for a cluster, if one of
+// their objects has a field that works only there. Nothing is asked of a cluster:
+// whether the Secrets and Services are there is not known.
+func Check(paths ...string) (*Set, Place, error) {
+	l, err := newLoader(Host)
+	if err != nil {
+		return nil, Host, err
+	}
+	l.readFiles(paths)
+	l.settle()
+	set, err := l.finish()
+	return set, l.place, err
 }
 
 // Parse is [Load] for one file that is in memory already; name stands for it in errors.
 func Parse(name string, data []byte) (*Set, error) {
-	l, err := newLoader()
+	l, err := newLoader(Host)
 	if err != nil {
 		return nil, err
 	}
@@ -76,14 +94,16 @@ func readFile(path string) ([]byte, error) {
 	return data, nil
 }
 
-// loader is the state of one [Load].
+// loader is the state of one [Load] or [Compile].
 type loader struct {
+	place       Place
 	report      *report
 	expressions expressions
 	targets     []object[Target]
 	policies    []object[AccessPolicy]
 	issuers     []object[Issuer]
-	places      map[string]*document // by "Kind/name"
+	known       map[string]*document // by "Kind/name"
+	ambiguous   map[string][]string  // policies that may name two credentials for one subject
 	count       int
 }
 
@@ -93,12 +113,26 @@ type object[T any] struct {
 	it *T
 }
 
-func newLoader() (*loader, error) {
+func newLoader(place Place) (*loader, error) {
 	e, err := newExpressions()
 	if err != nil {
 		return nil, err
 	}
-	return &loader{report: &report{}, expressions: e, places: map[string]*document{}}, nil
+	return &loader{
+		place: place, report: &report{}, expressions: e,
+		known: map[string]*document{}, ambiguous: map[string][]string{},
+	}, nil
+}
+
+func (l *loader) readFiles(paths []string) {
+	for i, path := range paths {
+		data, err := readFile(path)
+		if err != nil {
+			l.report.mistakes = append(l.report.mistakes, remark{order: i, file: path, text: err.Error()})
+			continue
+		}
+		l.read(i, path, data)
+	}
 }
 
 // read decodes the documents of one file.
@@ -107,11 +141,11 @@ func (l *loader) read(order int, name string, data []byte) {
 	line, err := documents(data, func(root *node) {
 		l.count++
 		if l.count <= maxObjects {
-			l.readObject(order, name, root)
+			l.readObject(l.open(root, order, name), root)
 		}
 	})
 	if err != nil {
-		l.report.mistakes = append(l.report.mistakes, remark{order, name, line, err.Error()})
+		l.report.mistakes = append(l.report.mistakes, remark{order: order, file: name, line: line, text: err.Error()})
 		return
 	}
 	if l.count == before {
@@ -119,33 +153,59 @@ func (l *loader) read(order int, name string, data []byte) {
 	}
 }
 
-// readObject decodes one document according to its kind.
-func (l *loader) readObject(order int, file string, root *node) {
+// settle finds out for which place the files are.
+func (l *loader) settle() {
+	for _, t := range l.targets {
+		l.place = max(l.place, t.it.place())
+	}
+	for _, p := range l.policies {
+		l.place = max(l.place, p.it.place())
+	}
+	for _, i := range l.issuers {
+		l.place = max(l.place, i.it.Spec.CA.place())
+	}
+	for _, t := range l.targets {
+		t.document.place = l.place
+	}
+	for _, p := range l.policies {
+		p.document.place = l.place
+	}
+	for _, i := range l.issuers {
+		i.document.place = l.place
+	}
+}
+
+// open makes the document of an object, whatever it holds.
+func (l *loader) open(root *node, order int, file string) *document {
 	kind, kindNode := scalar(root, "kind")
 	_, metadata := scalar(root, "metadata")
 	name, _ := scalar(metadata, "name")
-	d := &document{
-		report: l.report, order: order, file: file, line: root.Line, name: name, title: title(kind, name),
-		lines: map[string]int{}, broken: map[string]bool{},
+	return &document{
+		report: l.report, place: l.place, order: order, file: file, line: root.Line,
+		kind: kind, name: name, title: title(kind, name),
+		lines: map[string]int{"kind": kindNode.Line}, broken: map[string]bool{},
 	}
-	switch kind {
+}
+
+// readObject decodes one document according to its kind.
+func (l *loader) readObject(d *document, root *node) {
+	switch d.kind {
 	case "Target":
 		t := decodeObject[Target](d, root)
 		l.targets = append(l.targets, t)
-		l.register(d, kind, t.it.APIVersion, t.it.Metadata.Name)
+		l.register(d, t.it.APIVersion, t.it.ObjectMeta.Name)
 	case "AccessPolicy":
 		p := decodeObject[AccessPolicy](d, root)
 		l.policies = append(l.policies, p)
-		l.register(d, kind, p.it.APIVersion, p.it.Metadata.Name)
+		l.register(d, p.it.APIVersion, p.it.ObjectMeta.Name)
 	case "Issuer":
 		i := decodeObject[Issuer](d, root)
 		l.issuers = append(l.issuers, i)
-		l.register(d, kind, i.it.APIVersion, i.it.Metadata.Name)
+		l.register(d, i.it.APIVersion, i.it.ObjectMeta.Name)
 	case "":
 		d.wrong("kind", "is missing; want Target, AccessPolicy or Issuer")
 	default:
-		d.lines["kind"] = kindNode.Line
-		d.wrong("kind", "%q is not a kind; want Target, AccessPolicy or Issuer", clip(kind))
+		d.wrong("kind", "%q is not a kind; want Target, AccessPolicy or Issuer", clip(d.kind))
 	}
 }
 
@@ -166,7 +226,7 @@ func title(kind, name string) string {
 }
 
 // register judges what all objects have in common, and that no two have one name.
-func (l *loader) register(d *document, kind, version, name string) {
+func (l *loader) register(d *document, version, name string) {
 	if version == "" {
 		d.wrong("apiVersion", "is missing; want %s", APIVersion)
 	} else if version != APIVersion {
@@ -180,11 +240,11 @@ func (l *loader) register(d *document, kind, version, name string) {
 		d.wrong("metadata.name", "%q is not a name; want at most 63 of a-z, 0-9 and -, with a letter or digit at both ends", clip(name))
 		return
 	}
-	if first, taken := l.places[kind+"/"+name]; taken {
+	if first, taken := l.known[d.key()]; taken {
 		d.wrong("metadata.name", "%q is taken by %s:%d; choose another", name, first.file, first.line)
 		return
 	}
-	l.places[kind+"/"+name] = d
+	l.known[d.key()] = d
 }
 
 // finish checks every object, then all of them together.
@@ -202,6 +262,7 @@ func (l *loader) finish() (*Set, error) {
 		p.it.check(p.document, l)
 	}
 	l.checkTargets()
+	l.checkUse()
 	l.checkIssuers()
 	l.checkPolicies()
 	if len(l.report.mistakes) == 0 && len(l.targets) == 0 {
@@ -215,20 +276,25 @@ func (l *loader) finish() (*Set, error) {
 
 // set orders the checked objects and takes their digests.
 func (l *loader) set() *Set {
-	s := &Set{warnings: l.report.lines()}
+	s := &Set{warnings: l.report.lines(), remarks: map[string][]string{}, ambiguous: l.ambiguous}
+	for key, d := range l.known {
+		if len(d.warnings) > 0 {
+			s.remarks[key] = d.warnings
+		}
+	}
 	all := sha256.New()
 	for _, t := range sorted(l.targets) {
-		t.digest = digestOf(t)
+		t.digest = digestOf(t.TypeMeta, t.Name(), t.Spec)
 		all.Write(t.digest[:])
 		s.targets = append(s.targets, t)
 	}
 	for _, p := range sorted(l.policies) {
-		p.digest = digestOf(p)
+		p.digest = digestOf(p.TypeMeta, p.Name(), p.Spec)
 		all.Write(p.digest[:])
 		s.policies = append(s.policies, p)
 	}
 	for _, i := range sorted(l.issuers) {
-		i.digest = digestOf(i)
+		i.digest = digestOf(i.TypeMeta, i.Name(), i.Spec)
 		all.Write(i.digest[:])
 		s.issuers = append(s.issuers, i)
 	}
@@ -246,9 +312,10 @@ func sorted[T any](objects []object[T]) []*T {
 }
 
 // digestOf hashes the canonical form of an object: its JSON, with the order of the
-// struct's fields and the defaults filled in.
-func digestOf(object any) digest {
-	text, err := json.Marshal(object)
+// struct's fields and the defaults filled in. What else a cluster has of it
+// (labels, versions, status) decides nothing and is left out.
+func digestOf(t metav1.TypeMeta, name string, spec any) digest {
+	text, err := json.Marshal(map[string]any{"apiVersion": t.APIVersion, "kind": t.Kind, "metadata": map[string]string{"name": name}, "spec": spec})
 	if err != nil {
 		panic(err) // the types hold text, numbers and lists alone
 	}

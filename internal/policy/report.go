@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // report collects what is wrong, and what is only worth a look, over all files.
@@ -19,14 +20,23 @@ type remark struct {
 	order int // of the file
 	file  string
 	line  int // 0: the file as a whole
+	title string
 	text  string
 }
 
 func (r remark) Error() string {
-	if r.line == 0 {
-		return r.file + ": " + r.text
+	var b strings.Builder
+	if r.file != "" {
+		b.WriteString(r.file)
+		if r.line != 0 {
+			fmt.Fprintf(&b, ":%d", r.line)
+		}
+		b.WriteString(": ")
 	}
-	return fmt.Sprintf("%s:%d: %s", r.file, r.line, r.text)
+	if r.title != "" {
+		b.WriteString(r.title + ": ")
+	}
+	return b.String() + r.text
 }
 
 // err joins the mistakes in the order of files and lines.
@@ -55,24 +65,35 @@ func sortRemarks(remarks []remark) {
 	})
 }
 
-// document is one YAML document: where its fields stand, and whom to tell what is wrong.
+// document is one object as it was read: where its fields stand, and whom to tell what is wrong.
 type document struct {
-	report *report
-	order  int // of the file
-	file   string
-	line   int
-	name   string
-	title  string         // "Target/orders-db"
-	lines  map[string]int // by path: "spec.rules[0].allow"
-	broken map[string]bool
+	report   *report
+	place    Place
+	live     bool      // as the API server holds it; else from a file
+	created  time.Time // of a live one
+	order    int       // of the file
+	file     string    // "": from no file
+	line     int
+	kind     string
+	name     string
+	title    string         // "Target/orders-db", clipped
+	lines    map[string]int // by path: "spec.rules[0].allow"
+	broken   map[string]bool
+	mistakes []string
+	warnings []string
 }
+
+// key is the name by which Compile reports on the document.
+func (d *document) key() string { return d.kind + "/" + d.name }
 
 // wrong reports a mistake in the field at path, unless its form was reported already.
 func (d *document) wrong(path, format string, args ...any) {
 	if d.unread(path) {
 		return
 	}
-	d.report.mistakes = append(d.report.mistakes, d.remark(path, format, args...))
+	r := d.remark(path, format, args...)
+	d.mistakes = append(d.mistakes, r.text)
+	d.report.mistakes = append(d.report.mistakes, r)
 }
 
 // unread tells that the field at path, or one around it, is malformed.
@@ -91,15 +112,39 @@ func (d *document) malformed(path, format string, args ...any) {
 
 // warn reports something legal.
 func (d *document) warn(path, format string, args ...any) {
-	d.report.warnings = append(d.report.warnings, d.remark(path, format, args...))
+	r := d.remark(path, format, args...)
+	d.warnings = append(d.warnings, r.text)
+	d.report.warnings = append(d.report.warnings, r)
+}
+
+// dispute reports what is a mistake in a file, whose author can mend it. What a
+// cluster holds has many authors: there it is a warning, and the object counts.
+func (d *document) dispute(path, format string, args ...any) {
+	if d.live {
+		d.warn(path, format, args...)
+		return
+	}
+	d.wrong(path, format, args...)
+}
+
+// needs reports a field at path that works in another place than the document's.
+func (d *document) needs(place Place, path, instead string) {
+	if d.place == place {
+		return
+	}
+	if place == Cluster {
+		d.wrong(path, "works in a cluster only; %s", instead)
+	} else {
+		d.wrong(path, "works with postern run only; %s", instead)
+	}
 }
 
 func (d *document) remark(path, format string, args ...any) remark {
-	text := d.title + ": "
+	text := fmt.Sprintf(format, args...)
 	if path != "" {
-		text += path + ": "
+		text = path + ": " + text
 	}
-	return remark{order: d.order, file: d.file, line: d.lineOf(path), text: text + fmt.Sprintf(format, args...)}
+	return remark{d.order, d.file, d.lineOf(path), d.title, text}
 }
 
 // lineOf finds the line of a field; of an absent one, that of the nearest field around it.
@@ -116,8 +161,13 @@ func (d *document) lineOf(path string) int {
 // around cuts the last step off a path.
 func around(path string) string { return path[:max(strings.LastIndexAny(path, ".["), 0)] }
 
-// place says where a document is, for the remark of another one.
-func (d *document) place() string { return fmt.Sprintf("%s (%s:%d)", d.title, d.file, d.line) }
+// where says where a document is, for the remark of another one.
+func (d *document) where() string {
+	if d.file == "" {
+		return d.title
+	}
+	return fmt.Sprintf("%s (%s:%d)", d.title, d.file, d.line)
+}
 
 // clip shortens what a file says to what a message can bear.
 func clip(text string) string {

@@ -39,7 +39,7 @@ func TestSubjectsMatchEachFieldByAnyEntry(t *testing.T) {
 }
 
 func TestEmptySelectorMatchesNobody(t *testing.T) {
-	if (Selector{}).matches(ada) || (Selector{}).matches(Subject{}) {
+	if (&Selector{}).matches(ada) || (&Selector{}).matches(Subject{}) {
 		t.Error("got a match from a selector without users and groups, want none")
 	}
 }

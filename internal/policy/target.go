@@ -33,7 +33,7 @@ type hosts struct {
 }
 
 // Name is the Target's name.
-func (t *Target) Name() string { return t.Metadata.Name }
+func (t *Target) Name() string { return t.ObjectMeta.Name }
 
 // Ports lists the ports of the Target.
 func (t *Target) Ports() []uint16 {
@@ -59,30 +59,36 @@ func (t *Target) Sensitive() *Sensitive { return &t.sensitive }
 // ServerName is the name that the server at addr must prove.
 //
 // Shape: tls.serverName; else addr itself, where hosts lists it; else the one host
-// name; else "", which no certificate proves.
+// name, or the one Service as "name.namespace.svc"; else "", which no certificate proves.
 func (t *Target) ServerName(addr netip.Addr) string {
 	switch {
 	case t.Spec.TLS.ServerName != "":
 		return t.Spec.TLS.ServerName
 	case slices.Contains(t.hosts.addrs, addr.Unmap()):
 		return addr.Unmap().String()
+	case len(t.hosts.names)+len(t.Spec.Services) > 1:
+		return ""
 	case len(t.hosts.names) == 1:
 		return t.hosts.names[0]
+	case len(t.Spec.Services) == 1:
+		return t.Spec.Services[0].Name + "." + t.Spec.Services[0].Namespace + ".svc"
 	}
 	return ""
 }
+
+// Verified tells that the server is proven before a credential leaves.
+func (t *Target) Verified() bool { return t.Spec.TLS.Mode == VerifyFull }
 
 // check fills in the defaults, compiles what Target holds and reports what is wrong with it.
 func (t *Target) check(d *document) {
 	spec := &t.Spec
 	setDefault(&spec.UnknownHosts, Refuse)
 	setDefault(&spec.OtherPorts, Pass)
-	setDefault(&spec.Source, SourceNode)
 	setDefault(&spec.TLS.Mode, VerifyFull)
 	if spec.Protocol == "" {
 		d.wrong("spec.protocol", "is missing; want postgres")
 	}
-	if len(spec.Hosts) == 0 {
+	if len(spec.Hosts) == 0 && len(spec.Services) == 0 && !d.unread("spec.services") {
 		d.wrong("spec.hosts", "is missing; name the server as clients do, and its addresses")
 	}
 	for i, host := range spec.Hosts {
@@ -94,18 +100,63 @@ func (t *Target) check(d *document) {
 	for i, path := range spec.Sockets {
 		checkSocket(d, index("spec.sockets", i), path, spec.Sockets[:i])
 	}
+	t.checkServices(d)
 	t.checkTLS(d)
-	if c := spec.Credential; c != nil {
-		switch {
-		case c.File != "" && c.Client:
-			d.wrong("spec.credential", "has both file and client; keep one")
-		case c.File == "" && !c.Client:
-			d.wrong("spec.credential", "names nothing; want {file: /path} or {client: true}")
-		case c.File != "":
-			checkFile(d, "spec.credential.file", c.File)
-		}
+	t.checkSource(d)
+	if spec.Exclusive {
+		d.needs(Cluster, "spec.exclusive", "take it away")
+	}
+	if spec.Credential != nil {
+		spec.Credential.check(d, "spec.credential")
 	}
 	t.sensitive.check(d, spec.Sensitive)
+}
+
+// check judges what a Target logs in with.
+func (c *TargetCredential) check(d *document, at string) {
+	switch {
+	case c.Client && (c.File != "" || c.Secret != ""):
+		d.wrong(at, "has client beside a login; keep one")
+	case c.File != "" || c.Secret != "":
+		(&Reference{c.File, c.Secret}).check(d, at)
+	case !c.Client && !d.unread(at+".file") && !d.unread(at+".secret"):
+		d.wrong(at, "names nothing; want {file: /path}, in a cluster {secret: name}, or {client: true}")
+	}
+}
+
+func (t *Target) checkServices(d *document) {
+	for i, s := range t.Spec.Services {
+		at := index("spec.services", i)
+		if !isLabel(s.Namespace) {
+			d.wrong(at+".namespace", "%q is not a namespace; write the Service's, there is no default", clip(s.Namespace))
+		}
+		if !isLabel(s.Name) {
+			d.wrong(at+".name", "%q is not a Service's name; want at most 63 of a-z, 0-9 and -", clip(s.Name))
+		}
+		if slices.Contains(t.Spec.Services[:i], s) {
+			d.wrong(at, "%s/%s is there twice; keep one", clip(s.Namespace), clip(s.Name))
+		}
+	}
+	if len(t.Spec.Services) > 0 {
+		d.needs(Cluster, "spec.services", "name the server in hosts")
+	}
+}
+
+// checkSource says from where to dial. A pod with NET_RAW reads and forges packets
+// in its own namespace, so that what no TLS proves never leaves from there.
+func (t *Target) checkSource(d *document) {
+	source := &t.Spec.Source
+	switch {
+	case *source == SourcePod && d.place == Host:
+		d.needs(Cluster, "spec.source", "take it away")
+	case *source == SourcePod && !t.Verified() && !d.unread("spec.tls.mode"):
+		d.wrong("spec.source", "is pod, and tls.mode %s: a pod can read and forge what leaves its own namespace; write node, or verify-full", t.Spec.TLS.Mode)
+	case *source != "":
+	case d.place == Cluster && t.Verified():
+		*source = SourcePod
+	default:
+		*source = SourceNode
+	}
 }
 
 func (t *Target) checkPorts(d *document) {
@@ -125,7 +176,7 @@ func (t *Target) checkPorts(d *document) {
 func (t *Target) checkTLS(d *document) {
 	tls := &t.Spec.TLS
 	if tls.CA != nil {
-		checkFile(d, "spec.tls.ca.file", tls.CA.File)
+		tls.CA.check(d, "spec.tls.ca")
 	}
 	if tls.ServerName != "" {
 		if _, err := netip.ParseAddr(tls.ServerName); err != nil && !isHostName(tls.ServerName) {
@@ -145,8 +196,8 @@ func (t *Target) checkTLS(d *document) {
 	if tls.ServerName == "" && !d.unread("spec.tls.serverName") {
 		if len(t.hosts.prefixes) > 0 {
 			d.wrong("spec.tls.serverName", "is missing, and hosts has a CIDR; write the name that every server there proves")
-		} else if len(t.hosts.names) > 1 {
-			d.wrong("spec.tls.serverName", "is missing, and hosts has several names; write the one that the server proves")
+		} else if len(t.hosts.names)+len(t.Spec.Services) > 1 {
+			d.wrong("spec.tls.serverName", "is missing, and the server has several names; write the one that it proves")
 		}
 	}
 }
@@ -214,15 +265,6 @@ func checkSocket(d *document, at, path string, earlier []string) {
 		d.wrong(at, "is longer than the %d bytes of a socket's path", maxSocketPath)
 	case slices.Contains(earlier, path):
 		d.wrong(at, "%q is there twice; keep one", clip(path))
-	}
-}
-
-// checkFile judges a path that the agent will open, which has a working directory of its own.
-func checkFile(d *document, at, path string) {
-	if path == "" {
-		d.wrong(at, "is missing; write the file's absolute path")
-	} else if !filepath.IsAbs(path) || filepath.Clean(path) != path {
-		d.wrong(at, "%q is not a clean absolute path; write it from / on", clip(path))
 	}
 }
 

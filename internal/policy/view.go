@@ -138,7 +138,7 @@ func (v *View) Credential() (TargetCredential, error) {
 	}
 	switch {
 	case named != nil:
-		return TargetCredential{File: named.Spec.Credential.File}, nil
+		return TargetCredential{File: named.Spec.Credential.File, Secret: named.Spec.Credential.Secret}, nil
 	case v.target.Spec.Credential != nil:
 		return *v.target.Spec.Credential, nil
 	}
