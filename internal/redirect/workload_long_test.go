@@ -113,6 +113,7 @@ func fromPort(port, flags int) (int, error) {
 // Many connects over many destinations.
 const (
 	manyConnects = 80_000
+	fewConnects  = 4_000
 	manyWorkers  = 8
 )
 
@@ -133,7 +134,11 @@ func destinations() (list []netip.AddrPort) {
 }
 
 // dialMany writes into every connection where it wanted to go.
-func dialMany(setting) string {
+func dialMany(s setting) string {
+	connects, err := strconv.ParseInt(s.argument, 10, 64)
+	if err != nil {
+		return err.Error()
+	}
 	var next, failed atomic.Int64
 	var first atomic.Value
 	list := destinations()
@@ -142,7 +147,7 @@ func dialMany(setting) string {
 		workers.Go(func() {
 			for {
 				i := next.Add(1)
-				if i > manyConnects {
+				if i > connects {
 					return
 				}
 				if err := claim(list[int(i)%len(list)]); err != nil {
