@@ -236,7 +236,15 @@ func (c *Client) Events() <-chan Event { return c.events }
 // Guard replaces what is guarded on the node, and ends the connections of
 // guarded pods that are now guarded and were not before.
 func (c *Client) Guard(ctx context.Context, g redirect.Guarded) error {
-	return c.call(ctx, opGuard, guardCall{Guarded: g}, nil)
+	guards, err := json.Marshal(g.Guards)
+	if err != nil {
+		return err
+	}
+	sockets, err := json.Marshal(g.Sockets)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, opGuard, guardCall{Guards: guards, Sockets: sockets}, nil)
 }
 
 // Pods tells the gate of all the node's pods, and of all the namespaces whose
@@ -246,7 +254,15 @@ func (c *Client) Guard(ctx context.Context, g redirect.Guarded) error {
 // Shape: the whole truth each time. A pod that is not listed and whose cgroup is
 // gone is forgotten; a guarded pod stays guarded until then.
 func (c *Client) Pods(ctx context.Context, pods []Pod, guardedNamespaces []string) error {
-	return c.call(ctx, opPods, podsCall{Pods: pods, GuardedNamespaces: guardedNamespaces}, nil)
+	list, err := json.Marshal(pods)
+	if err != nil {
+		return err
+	}
+	namespaces, err := json.Marshal(guardedNamespaces)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, opPods, podsCall{Pods: list, GuardedNamespaces: namespaces}, nil)
 }
 
 // Socket is a new unconnected TCP socket in a pod's network namespace, or in the

@@ -36,10 +36,12 @@ type Pod struct {
 type Status struct {
 	Pods              []PodStatus        `json:"pods"`
 	GuardedNamespaces []string           `json:"guardedNamespaces,omitempty"`
-	NRI               bool               `json:"nri"`                // the runtime tells of pods before their containers start
-	Programs          json.RawMessage    `json:"programs,omitempty"` // redirect.NodeState
+	NRI               bool               `json:"nri"` // the runtime tells of pods before their containers start
+	Programs          redirect.NodeState `json:"programs"`
 	Since             time.Time          `json:"since"`              // the gate's start
-	Counters          *redirect.Counters `json:"counters,omitempty"` // of the whole node, where the kernel side has them
+	Armed             time.Time          `json:"armed,omitzero"`     // since when Targets are guarded on this node; zero: not yet
+	Unarmed           time.Duration      `json:"unarmed,omitempty"`  // how long pods ran before that
+	Counters          *redirect.Counters `json:"counters,omitempty"` // of pods that nobody knew
 }
 
 // PodStatus is what a gate has done about one pod.
@@ -109,13 +111,16 @@ const (
 	opEvent   = "event"   // Event
 )
 
+// guardCall's lists are decoded item by item: see decodeList.
 type guardCall struct {
-	Guarded redirect.Guarded `json:"guarded"`
+	Guards  json.RawMessage `json:"guards"`  // of redirect.Guard
+	Sockets json.RawMessage `json:"sockets"` // of string
 }
 
+// podsCall's lists are decoded item by item: see decodeList.
 type podsCall struct {
-	Pods              []Pod    `json:"pods"`
-	GuardedNamespaces []string `json:"guardedNamespaces"`
+	Pods              json.RawMessage `json:"pods"`              // of Pod
+	GuardedNamespaces json.RawMessage `json:"guardedNamespaces"` // of string
 }
 
 type socketCall struct {

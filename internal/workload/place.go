@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,9 +28,19 @@ type Place struct {
 	UID     string
 	Cgroup  string   // folder of the pod's cgroup
 	Sandbox string   // the container that holds the namespace; empty: not known
+	Held    string   // folder of that container's cgroup; empty: it has none
 	Netns   *os.File // nil: the node's
 	ID      Namespace
 	Proven  bool // it has an address of the pod
+}
+
+// IsThere tells whether the sandbox is still there, as far as its cgroup tells.
+func (p Place) IsThere() bool {
+	if p.Held == "" {
+		return true
+	}
+	_, err := os.Stat(p.Held)
+	return err == nil || gone(err) != nil
 }
 
 // Close closes the file of the namespace, without which the namespace may go.
@@ -87,6 +98,9 @@ func (f Finder) Find(w Wanted) (Place, error) {
 	if place.ID, err = NamespaceOf(netns); err == nil {
 		err = f.check(netns, place.ID, told, w)
 	}
+	if err == nil {
+		place.Held, err = held(w.Cgroup, place.Sandbox)
+	}
 	place.Proven = len(w.IPs) > 0
 	if err != nil || w.HostNetwork {
 		err = errors.Join(err, netns.Close())
@@ -98,6 +112,17 @@ func (f Finder) Find(w Wanted) (Place, error) {
 		place.Netns = netns
 	}
 	return place, nil
+}
+
+// held is the folder of a container's cgroup.
+func held(cgroup, container string) (string, error) {
+	names, err := list(cgroup)
+	for _, name := range names {
+		if container != "" && containerOf(name) == container {
+			return filepath.Join(cgroup, name), err
+		}
+	}
+	return "", err
 }
 
 // check refuses a namespace that cannot be the pod's.
@@ -261,6 +286,33 @@ func first(dir string) (process, error) {
 		first.dir.Close()
 	}
 	return first, err
+}
+
+// FirstStart is when the oldest process of all pods was started, since boot; false
+// when there is none.
+//
+// Shape: dir is the cgroup that the kubelet puts pods in.
+func FirstStart(dir string) (time.Duration, bool, error) {
+	pods, err := PodCgroups(dir)
+	if err != nil {
+		return 0, false, err
+	}
+	var earliest uint64
+	found := false
+	for _, pod := range pods {
+		p, err := first(pod)
+		if err != nil {
+			return 0, false, err
+		}
+		if p.dir == nil {
+			continue
+		}
+		p.dir.Close()
+		if !found || p.started < earliest {
+			earliest, found = p.started, true
+		}
+	}
+	return time.Duration(earliest) * 10 * time.Millisecond, found, nil // see ticksOf
 }
 
 // process is a process that is held by the folder that /proc has of it: unlike

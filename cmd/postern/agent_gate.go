@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"postern.dev/postern/internal/gate"
+)
+
+// Where things are on a node, for commands that run on it and not in the chart's
+// containers.
+const (
+	defaultStateDir = "/var/lib/postern"
+	defaultKubelet  = "/var/lib/kubelet"
+)
+
+// newAgentGate is the privileged one of the node's two processes.
+func newAgentGate() *cobra.Command {
+	var o gate.Options
+	var level string
+	cmd := &cobra.Command{
+		Use:    "gate",
+		Short:  "Own the node's programs, namespaces and sockets on behalf of the agent",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if o.Log, err = newLog(cmd.ErrOrStderr(), level); err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return gate.Run(ctx, o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Socket, "socket", "/run/postern/gate.sock", "where the agent finds the gate")
+	f.Uint32Var(&o.AgentUID, "agent-uid", 65532, "the agent's user")
+	f.StringVar(&o.State, "state-dir", defaultStateDir, "folder for what has to outlive the gate")
+	f.StringVar(&o.Cgroups, "cgroup-root", "", "where the node's cgroup v2 hierarchy is mounted (default: found)")
+	f.StringVar(&o.Pods, "pods-cgroup", "", "the pods' cgroup below it (default: found)")
+	f.StringVar(&o.Kubelet, "kubelet-root", defaultKubelet, "the kubelet's folder")
+	f.StringVar(&o.NRI, "nri-socket", "", "the container runtime's NRI socket (default: the runtime is not asked)")
+	f.DurationVar(&o.Hold, "hold", time.Second, "how long a pod's start may be held until the pod is classified")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// newLog is a log of JSON lines, as a cluster collects them.
+func newLog(w io.Writer, level string) (*logrus.Logger, error) {
+	log := logrus.New()
+	log.SetOutput(w)
+	log.SetFormatter(&logrus.JSONFormatter{})
+	parsed, err := logrus.ParseLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("log level: %w", err)
+	}
+	log.SetLevel(parsed)
+	return log, nil
+}

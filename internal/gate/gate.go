@@ -1,0 +1,360 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+
+	"postern.dev/postern/internal/redirect"
+	"postern.dev/postern/internal/workload"
+)
+
+const (
+	// tick is how often the pods' cgroups are looked at: a runtime without NRI
+	// tells of nothing, and a sandbox may be replaced.
+	tick = 200 * time.Millisecond
+	// settling is how many pods are settled at once.
+	settling = 8
+	// forgetAfter is when a pod that is gone is forgotten with no agent to say that
+	// it will not come back.
+	forgetAfter = 10 * time.Minute
+)
+
+// gate is one gate.
+type gate struct {
+	o       Options
+	log     logrus.FieldLogger
+	kernel  kernel
+	covers  covers
+	finder  finder
+	podsDir string                                   // folder of the pods' cgroup
+	beside  func(pid int) (cgroup string, err error) // of an agent; refuses what is not of this gate's pod
+	group   errgroup.Group
+	started time.Time
+	nri     atomic.Bool
+	save    chan struct{} // something of state has changed
+
+	mu         sync.Mutex
+	pods       map[string]*pod               // by UID
+	owners     map[workload.Namespace]string // the UID of the pod whose each is
+	namespaces []string                      // guarded ones, sorted
+	guarded    redirect.Guarded              // the agent's word
+	fed        bool
+	armed      *armed // nil: Targets are not guarded yet
+	current    *session
+	toldAt     time.Time     // of the agent's last list of pods
+	told       chan struct{} // closed when the next has come
+}
+
+func newGate(o Options, k kernel) *gate {
+	return &gate{
+		o: o, log: o.Log, kernel: k, started: time.Now(),
+		save:   make(chan struct{}, 1),
+		pods:   make(map[string]*pod),
+		owners: make(map[workload.Namespace]string),
+		told:   make(chan struct{}),
+	}
+}
+
+// wishOf is what is known of a pod, and what it is to be taken for.
+func (g *gate) wishOf(p *pod) (wish, class) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return p.wish, p.wish.target(g.namespaces)
+}
+
+// session is the agent that is served; nil: none.
+func (g *gate) session() *session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.current
+}
+
+// tell sends an event to the agent, if there is one.
+func (g *gate) tell(e Event) {
+	e.Time = time.Now()
+	if s := g.session(); s != nil {
+		s.tell(e)
+	}
+}
+
+// own notes whose a network namespace is.
+func (g *gate) own(place workload.Place, uid string) error {
+	if place.Netns == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if owner, ok := g.owners[place.ID]; ok && owner != uid {
+		return fmt.Errorf("its network namespace is that of pod %s", owner)
+	}
+	g.owners[place.ID] = uid
+	return nil
+}
+
+func (g *gate) disown(place workload.Place, uid string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if place.Netns != nil && g.owners[place.ID] == uid {
+		delete(g.owners, place.ID)
+	}
+}
+
+// stick remembers that a pod was guarded.
+func (g *gate) stick(p *pod) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !p.wish.sticky {
+		p.wish.sticky = true
+		g.changed()
+	}
+}
+
+// changed makes the state be written.
+func (g *gate) changed() {
+	select {
+	case g.save <- struct{}{}:
+	default:
+	}
+}
+
+// snapshot is what is to outlive the gate.
+func (g *gate) snapshot() state {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := state{Version: stateVersion, Fed: g.fed, Guarded: g.guarded, GuardedNamespaces: g.namespaces, PodsCgroup: g.o.Pods, Armed: g.armed}
+	for uid, p := range g.pods {
+		if p.wish.sticky {
+			s.GuardedPods = append(s.GuardedPods, uid)
+		}
+	}
+	slices.Sort(s.GuardedPods)
+	return s
+}
+
+// restore begins with what an earlier gate knew; inherited are the pods that the
+// kernel knows.
+func (g *gate) restore(s state, inherited []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.guarded, g.fed, g.namespaces, g.armed = s.Guarded, s.Fed, s.GuardedNamespaces, s.Armed
+	for _, uid := range inherited {
+		p := newPod(uid, g.started)
+		p.inherited = true
+		g.pods[uid] = p
+	}
+	for _, uid := range s.GuardedPods {
+		if g.pods[uid] == nil {
+			g.pods[uid] = newPod(uid, g.started)
+		}
+		g.pods[uid].wish.sticky, g.pods[uid].wish.told = true, true
+	}
+}
+
+// setGuarded replaces what is guarded.
+func (g *gate) setGuarded(ctx context.Context, to redirect.Guarded) error {
+	if err := g.arm(to); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	widened := slices.ContainsFunc(to.Guards, func(guard redirect.Guard) bool { return !slices.Contains(g.guarded.Guards, guard) })
+	g.guarded, g.fed = to, true
+	g.changed()
+	g.mu.Unlock()
+	if !widened {
+		return nil
+	}
+	return g.each(func(p *pod) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.class != guarded {
+			return nil
+		}
+		_, err := g.kernel.Destroy(ctx, p.uid)
+		return err
+	})
+}
+
+// arm says what is guarded, and notes when that was first said since the boot.
+func (g *gate) arm(to redirect.Guarded) error {
+	g.mu.Lock()
+	unarmed := g.armed == nil
+	g.mu.Unlock()
+	var now armed
+	var err error
+	if unarmed {
+		if now, err = armNow(g.podsDir); err != nil {
+			return err
+		}
+	}
+	if err := g.kernel.Set(to); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if unarmed {
+		g.armed = &now
+		g.changed()
+	}
+	return nil
+}
+
+// setPods takes the agent's word for what pods there are.
+func (g *gate) setPods(ctx context.Context, pods []Pod, namespaces []string) error {
+	slices.Sort(namespaces)
+	g.mu.Lock()
+	listed := make(map[string]bool, len(pods))
+	now := time.Now()
+	if !slices.Equal(g.namespaces, namespaces) {
+		g.changed()
+	}
+	for _, api := range pods {
+		listed[api.UID] = true
+		p := g.pods[api.UID]
+		if p == nil {
+			p = newPod(api.UID, now)
+			g.pods[api.UID] = p
+		}
+		before := p.wish.target(g.namespaces)
+		p.wish.api, p.wish.known = api, true
+		if p.wish.target(namespaces) != before && before != unknown {
+			p.wish.first = now // how long the guard takes counts from here
+		}
+	}
+	for uid, p := range g.pods {
+		if !listed[uid] {
+			p.wish.known = false
+		}
+	}
+	g.namespaces = namespaces
+	g.toldAt = now
+	close(g.told)
+	g.told = make(chan struct{})
+	g.mu.Unlock()
+	if err := g.look(); err != nil {
+		return err
+	}
+	if err := g.settleAll(ctx); err != nil {
+		return err
+	}
+	g.prune()
+	return g.kernel.Activate()
+}
+
+// look finds the pods' cgroups.
+func (g *gate) look() error {
+	dirs, err := workload.PodCgroups(g.podsDir)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for uid, p := range g.pods {
+		p.wish.cgroup = dirs[uid]
+	}
+	return nil
+}
+
+// all are the pods that are known.
+func (g *gate) all() []*pod {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	pods := make([]*pod, 0, len(g.pods))
+	for _, p := range g.pods {
+		pods = append(pods, p)
+	}
+	return pods
+}
+
+// each does something about every pod, about several at once.
+func (g *gate) each(do func(*pod) error) error {
+	var group errgroup.Group
+	group.SetLimit(settling)
+	for _, p := range g.all() {
+		group.Go(func() error { return do(p) })
+	}
+	return group.Wait()
+}
+
+func (g *gate) settleAll(ctx context.Context) error {
+	return g.each(func(p *pod) error { g.settle(ctx, p); return nil })
+}
+
+// watch looks at the pods' cgroups until ctx ends.
+func (g *gate) watch(ctx context.Context) error {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if err := g.look(); err != nil {
+			g.log.WithError(err).Warn("The pods' cgroups cannot be read")
+			continue
+		}
+		if err := g.settleAll(ctx); err != nil {
+			return err
+		}
+		g.prune()
+	}
+}
+
+// prune forgets the pods that are gone: their cgroup, and in the API server's
+// eyes too.
+func (g *gate) prune() {
+	for _, p := range g.all() {
+		p.mu.Lock()
+		g.mu.Lock()
+		w := p.wish
+		dead := w.cgroup == "" && !w.known && p.place == nil && p.class == unknown
+		// A list that is older than the pod says nothing about it.
+		denied := g.current != nil && g.toldAt.After(w.first) && w.sandbox.ID == ""
+		if dead && (denied || time.Since(w.first) > forgetAfter && !w.sticky) {
+			delete(g.pods, p.uid)
+			g.changed()
+		}
+		g.mu.Unlock()
+		p.mu.Unlock()
+	}
+}
+
+// saver writes the state when it has changed.
+func (g *gate) saver(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.save:
+		}
+		if err := g.snapshot().write(g.o.State); err != nil {
+			g.log.WithError(err).Error("What is guarded is not written down: after a reboot it is what was written last")
+		}
+	}
+}
+
+// releaseAll lets go of all, and leaves the kernel as it is.
+func (g *gate) releaseAll() {
+	for _, p := range g.all() {
+		p.doors.close()
+		p.mu.Lock()
+		if p.unwatch != nil {
+			p.unwatch()
+			p.unwatch = nil
+		}
+		if p.place != nil {
+			if err := p.place.Close(); err != nil {
+				g.log.WithField("pod", p.uid).WithError(err).Warn("A namespace is not let go")
+			}
+			p.place = nil
+		}
+		p.mu.Unlock()
+	}
+}

@@ -1,0 +1,352 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postern.dev/postern/internal/redirect"
+	"postern.dev/postern/internal/workload"
+)
+
+// class is what the gate takes a pod for. The zero value is the closed one.
+type class int
+
+const (
+	unknown class = iota // refused Targets by the kernel
+	plain
+	guarded
+)
+
+func (c class) String() string { return [...]string{"unknown", "plain", "guarded"}[c] }
+
+const (
+	// maxInFlight is how many connections of one pod may be handed over and not
+	// yet taken by the agent: its share of the agent's queue. More wait in the
+	// pod's own listener.
+	maxInFlight = 64
+	// notFoundAfter is when a pod that should be there and has no process is
+	// reported: its containers are no processes of this node's kernel, or are not
+	// in cgroup v2.
+	notFoundAfter = 30 * time.Second
+	// retryAfter is how long a step that failed is not tried again.
+	retryAfter = time.Second
+)
+
+// pod is one pod of the node.
+type pod struct {
+	uid string
+
+	wish wish // what is known of it; held under gate.mu
+
+	mu        sync.Mutex // held while something is done about the pod
+	inherited bool       // the kernel knows it of an earlier gate
+	place     *workload.Place
+	class     class
+	since     time.Time
+	took      time.Duration
+	covered   bool
+	uncovered []string
+	unwatch   func()
+	destroyed int
+	failed    []string // steps that did not work
+	retry     time.Time
+	reasons   []string // as they were last told
+
+	doors doors
+
+	sockets, tokens, walks *bucket
+
+	cgroups struct { // which container each of the pod's cgroups belongs to
+		sync.Mutex
+		containers map[uint64]string
+	}
+}
+
+// wish is what is known of a pod, and by that what is to be done about it.
+type wish struct {
+	api     Pod
+	known   bool             // the agent lists it
+	sandbox workload.Sandbox // what the runtime told
+	stopped bool             // and that it has ended
+	cgroup  string           // its folder; empty: it has none
+	sticky  bool             // it was guarded once
+	told    bool             // Guarded was an event of an earlier gate
+	first   time.Time        // somebody told of it
+}
+
+// doors are a pod's listeners. They close at once when the agent goes, whatever
+// else is being done about the pod.
+type doors struct {
+	sync.Mutex
+	session   *session // whom they serve
+	listeners []net.Listener
+	slots     chan struct{} // one for each connection that the agent has not taken
+	lost      atomic.Uint64 // accepted without a record, and closed
+}
+
+func newPod(uid string, now time.Time) *pod {
+	return &pod{
+		uid:     uid,
+		wish:    wish{first: now},
+		sockets: newBucket(1000, 500),
+		tokens:  newBucket(50, 20),
+		walks:   newBucket(5, 5),
+	}
+}
+
+// target is what a pod is to be taken for.
+func (w wish) target(guardedNamespaces []string) class {
+	namespace := w.sandbox.Namespace
+	if w.known {
+		namespace = w.api.Namespace
+	}
+	switch {
+	case w.sticky, w.known && w.api.Guarded, isGuarded(w.sandbox.Labels), slices.Contains(guardedNamespaces, namespace):
+		return guarded
+	case w.known:
+		return plain
+	}
+	return unknown // the runtime does not know all that guards a pod
+}
+
+// guardLabel is internal/cluster's; its value matters here only so far.
+const guardLabel = "postern.dev/guard"
+
+func isGuarded(labels map[string]string) bool {
+	value, ok := labels[guardLabel]
+	return ok && value != "false"
+}
+
+// hostNetwork tells whether the pod is on the node's network; the API server's
+// word counts more.
+func (w wish) hostNetwork() bool {
+	if w.known {
+		return w.api.HostNetwork
+	}
+	return w.sandbox.HostNetwork
+}
+
+// wanted is what there is to find the pod by.
+func (w wish) wanted(uid string) workload.Wanted {
+	wanted := workload.Wanted{UID: uid, Cgroup: w.cgroup, HostNetwork: w.hostNetwork(), IPs: w.api.IPs, Sandbox: w.sandbox}
+	if len(wanted.IPs) == 0 {
+		wanted.IPs = w.sandbox.IPs
+	}
+	return wanted
+}
+
+// settle makes the pod what it is to be, as far as that can be done now. It is
+// called whenever something has changed, and again until all is done.
+func (g *gate) settle(ctx context.Context, p *pod) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, target := g.wishOf(p)
+	p.leave(g, w)
+	if w.cgroup == "" || w.stopped || target == unknown || time.Now().Before(p.retry) && p.class == target {
+		return
+	}
+	p.failed = nil
+	if err := g.classify(p, w, target); err != nil {
+		p.fail(g, "", err, w)
+		g.tellReasons(p, w)
+		return
+	}
+	if p.class == guarded {
+		g.guard(ctx, p, w)
+		g.tellReasons(p, w)
+	}
+}
+
+// fail notes a step that did not work.
+func (p *pod) fail(g *gate, step string, err error, w wish) {
+	p.retry = time.Now().Add(retryAfter)
+	if errors.Is(err, workload.ErrNotStarted) {
+		if w.known && time.Since(w.first) > notFoundAfter {
+			p.failed = append(p.failed, "no process of it is found on the node")
+		}
+		return
+	}
+	g.log.WithField("pod", p.uid).WithError(err).Debug("A pod is not complete yet")
+	text := err.Error()
+	if step != "" {
+		text = step + ": " + text
+	}
+	p.failed = append(p.failed, text)
+}
+
+// leave lets go of a place that the pod has left: its cgroup is gone, or its
+// sandbox is another one.
+func (p *pod) leave(g *gate, w wish) {
+	if p.inherited && p.place == nil && w.cgroup == "" {
+		p.release(g)
+		return
+	}
+	if p.place == nil || w.cgroup == p.place.Cgroup && p.place.IsThere() &&
+		(w.sandbox.ID == "" || p.place.Sandbox == "" || w.sandbox.ID == p.place.Sandbox) {
+		return
+	}
+	p.release(g)
+}
+
+// release forgets what the kernel knows of the pod, so that its network
+// namespace can go. Its class is remembered by gate and state.
+func (p *pod) release(g *gate) {
+	p.doors.close()
+	if p.unwatch != nil {
+		p.unwatch()
+		p.unwatch = nil
+	}
+	if p.class != unknown || p.inherited {
+		counters, err := g.kernel.Counters(p.uid)
+		if err == nil {
+			err = g.kernel.Forget(p.uid)
+		}
+		if err != nil {
+			g.log.WithField("pod", p.uid).WithError(err).Warn("A pod that is gone is not forgotten")
+		}
+		g.tell(Event{Kind: Gone, PodUID: p.uid, Counters: &counters})
+	}
+	if p.place != nil {
+		g.disown(*p.place, p.uid)
+		if err := p.place.Close(); err != nil {
+			g.log.WithField("pod", p.uid).WithError(err).Warn("A namespace is not let go")
+		}
+	}
+	p.inherited = false
+	p.place, p.class, p.covered, p.uncovered, p.failed, p.retry = nil, unknown, false, nil, nil, time.Time{}
+}
+
+// classify finds the pod and tells the kernel whose its namespace is.
+func (g *gate) classify(p *pod, w wish, target class) error {
+	if p.place == nil {
+		place, err := g.finder.Find(w.wanted(p.uid))
+		if err != nil {
+			return err
+		}
+		if err := g.own(place, p.uid); err != nil {
+			return errors.Join(err, place.Close())
+		}
+		p.place = &place
+	}
+	if err := p.place.Prove(w.wanted(p.uid).IPs); err != nil {
+		p.release(g)
+		return err
+	}
+	if p.class == target {
+		return nil
+	}
+	is := redirect.ClassPlain
+	if target == guarded {
+		is = redirect.ClassGuarded
+	}
+	err := g.kernel.Classify(redirect.Pod{UID: p.uid, Class: is, Netns: p.place.Netns, Cgroup: p.place.Cgroup})
+	if err != nil {
+		return err
+	}
+	p.class, p.since = target, time.Now()
+	p.took = p.since.Sub(w.first)
+	if target == guarded {
+		g.stick(p)
+	}
+	return nil
+}
+
+// guard completes the guard of a pod that the kernel takes for guarded: first
+// what closes ways, then what ends connections that were there before.
+func (g *gate) guard(ctx context.Context, p *pod, w wish) {
+	if s := g.session(); s != nil && !w.api.Refuse {
+		if err := g.open(p, s); err != nil {
+			p.fail(g, "listen", err, w)
+		}
+	} else if w.api.Refuse {
+		p.doors.close()
+	}
+	if p.covered {
+		return
+	}
+	uncovered, err := g.cover(ctx, p)
+	if err != nil {
+		p.fail(g, "cover", err, w)
+		return
+	}
+	p.uncovered = uncovered
+	n, err := g.kernel.Destroy(ctx, p.uid)
+	if err != nil {
+		p.fail(g, "end earlier connections", err, w)
+		return
+	}
+	p.covered, p.destroyed = true, n
+	if !w.told {
+		g.tell(Event{Kind: Guarded, PodUID: p.uid, Took: time.Since(w.first), Destroyed: n})
+	}
+}
+
+// cover puts programs at the node's ends of the pod's links, and watches for
+// more links.
+func (g *gate) cover(ctx context.Context, p *pod) ([]string, error) {
+	if p.place.Netns == nil {
+		return nil, nil // the hooks at the cgroup are all that there is
+	}
+	if g.covers == nil {
+		return []string{"all of its links"}, nil
+	}
+	if p.unwatch == nil {
+		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // until it is released
+		p.unwatch = cancel
+		g.group.Go(func() error {
+			err := g.covers.WatchLinks(ctx, p.uid, func() { g.coverAgain(ctx, p) })
+			if err != nil && ctx.Err() == nil {
+				g.log.WithField("pod", p.uid).WithError(err).Warn("The pod's links are not watched")
+			}
+			return nil
+		})
+	}
+	return g.covers.Cover(p.uid)
+}
+
+// coverAgain covers links that have come since.
+func (g *gate) coverAgain(ctx context.Context, p *pod) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ctx.Err() != nil || p.class != guarded {
+		return
+	}
+	w, _ := g.wishOf(p)
+	uncovered, err := g.covers.Cover(p.uid)
+	if err != nil {
+		p.fail(g, "cover", err, w)
+	} else {
+		p.uncovered = uncovered
+	}
+	g.tellReasons(p, w)
+}
+
+// whyNot lists why the pod's guard can be gone around.
+func (p *pod) whyNot(w wish) []string {
+	reasons := append(slices.Clone(p.failed), w.api.Privileges...)
+	if p.class == guarded && p.place != nil && p.place.Netns == nil && !w.api.NoRaw {
+		reasons = append(reasons, "it is on the node's network and may make raw packets")
+	}
+	if !w.api.NoRaw {
+		for _, link := range p.uncovered {
+			reasons = append(reasons, fmt.Sprintf("it may make raw packets, and a link has no program at the node's end: %s", link))
+		}
+	}
+	return reasons
+}
+
+// tellReasons tells the agent when they have changed.
+func (g *gate) tellReasons(p *pod, w wish) {
+	reasons := p.whyNot(w)
+	if slices.Equal(reasons, p.reasons) {
+		return
+	}
+	p.reasons = reasons
+	g.tell(Event{Kind: NotEnforced, PodUID: p.uid, Reasons: reasons})
+}

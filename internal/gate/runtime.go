@@ -1,0 +1,92 @@
+package gate
+
+import (
+	"context"
+	"time"
+
+	"postern.dev/postern/internal/workload"
+)
+
+// sandboxes takes the container runtime's word for pods: [workload.Sandboxes].
+type sandboxes struct{ gate *gate }
+
+// Present is what there is when the runtime comes.
+func (r sandboxes) Present(ctx context.Context, all []workload.Sandbox) {
+	for _, s := range all {
+		r.gate.learn(s)
+	}
+	if err := r.gate.look(); err != nil {
+		r.gate.log.WithError(err).Warn("The pods' cgroups cannot be read")
+		return
+	}
+	if err := r.gate.settleAll(ctx); err != nil {
+		r.gate.log.WithError(err).Warn("Pods are not settled")
+	}
+}
+
+// Started returns when the pod is classified, or ctx ends. A pod of which the
+// agent has not heard is waited for: what guards it may be its namespace.
+func (r sandboxes) Started(ctx context.Context, s workload.Sandbox) {
+	g := r.gate
+	p := g.learn(s)
+	if p == nil {
+		return
+	}
+	for {
+		g.mu.Lock()
+		told := g.told
+		g.mu.Unlock()
+		if err := g.look(); err != nil {
+			g.log.WithError(err).Warn("The pods' cgroups cannot be read")
+			return
+		}
+		g.settle(ctx, p)
+		w, target := g.wishOf(p)
+		if target != unknown || g.session() == nil {
+			if target == guarded {
+				g.log.WithField("pod", p.uid).WithField("took", time.Since(w.first)).Debug("Guarded before it starts")
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-told:
+		}
+	}
+}
+
+// Stopped lets the pod's network namespace go.
+func (r sandboxes) Stopped(s workload.Sandbox) {
+	g := r.gate
+	g.mu.Lock()
+	p := g.pods[s.UID]
+	current := p != nil && p.wish.sandbox.ID == s.ID
+	if current {
+		p.wish.stopped = true
+	}
+	g.mu.Unlock()
+	if !current {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.release(g)
+}
+
+// learn notes what the runtime says of a sandbox. One without process and without
+// namespace has ended.
+func (g *gate) learn(s workload.Sandbox) *pod {
+	if !uidPattern.MatchString(s.UID) || s.PID == 0 && s.Netns == "" {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.pods[s.UID]
+	if p == nil {
+		p = newPod(s.UID, time.Now())
+		g.pods[s.UID] = p
+	}
+	p.wish.sandbox, p.wish.stopped = s, false
+	return p
+}

@@ -1,0 +1,362 @@
+package gate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// session is an agent that is served.
+type session struct {
+	link   *link
+	over   chan struct{} // closed when it has ended
+	events chan Event
+	lost   atomic.Uint64 // events
+}
+
+func newSession(conn *net.UnixConn) *session {
+	return &session{link: newLink(conn, false), over: make(chan struct{}), events: make(chan Event, eventsHeld)}
+}
+
+func (s *session) isOver() bool {
+	select {
+	case <-s.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits, and tells whether the session is still on.
+func (s *session) wait(d time.Duration) bool {
+	select {
+	case <-s.over:
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// tell keeps an event for the agent; it never waits.
+func (s *session) tell(e Event) {
+	select {
+	case s.events <- e:
+	default:
+		s.lost.Add(1)
+	}
+}
+
+// listen serves agents at the socket until ctx ends.
+func (g *gate) listen(ctx context.Context) error {
+	l, err := bindSocket(g.o.Socket, int(g.o.AgentUID))
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	for {
+		conn, err := l.AcceptUnix()
+		if ctx.Err() != nil {
+			l.Close()
+			return errors.Join(closeIfAny(conn), os.Remove(g.o.Socket))
+		}
+		if err != nil {
+			g.log.WithError(err).Warn("An agent is not accepted")
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+			continue
+		}
+		g.group.Go(func() error { g.admit(ctx, conn); return nil })
+	}
+}
+
+func closeIfAny(conn *net.UnixConn) error {
+	if conn == nil {
+		return nil
+	}
+	return conn.Close()
+}
+
+// bindSocket makes the socket: under another name first, so that it is never
+// there with other rights, and in the place of one that an earlier gate left.
+func bindSocket(path string, uid int) (*net.UnixListener, error) {
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: fresh})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	for _, step := range []func() error{
+		func() error { return os.Chmod(fresh, 0o600) },
+		func() error { return os.Chown(fresh, uid, -1) },
+		func() error { return os.Rename(fresh, path) },
+	} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, l.Close(), os.Remove(fresh))
+		}
+	}
+	return l, nil
+}
+
+// admit serves a peer if it is the agent, and the only one.
+func (g *gate) admit(ctx context.Context, conn *net.UnixConn) {
+	defer conn.Close()
+	cgroup, err := g.identify(conn)
+	if err != nil {
+		g.log.WithError(err).Warn("A process is not served")
+		return
+	}
+	if err := g.kernel.Exempt(cgroup); err != nil {
+		g.log.WithError(err).Error("The agent's own connections would be led to itself; it is not served")
+		return
+	}
+	s := newSession(conn)
+	g.mu.Lock()
+	busy := g.current != nil
+	if !busy {
+		g.current = s
+	}
+	g.mu.Unlock()
+	if busy {
+		g.log.Warn("A second agent is not served")
+		return
+	}
+	g.log.Info("Agent connected")
+	if err = g.serve(ctx, s); err != nil {
+		g.log.WithError(err).Warn("The agent is not served any more")
+	}
+	g.mu.Lock()
+	g.current = nil
+	g.mu.Unlock()
+	g.log.Info("Agent gone, listeners closed")
+}
+
+// identify tells the cgroup of a peer of the agent's user in this gate's pod.
+//
+// Source: unix(7), SO_PEERCRED: who called connect.
+func (g *gate) identify(conn *net.UnixConn) (string, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	var peer *unix.Ucred
+	var opt error
+	if err := raw.Control(func(fd uintptr) {
+		peer, opt = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return "", err
+	}
+	if opt != nil {
+		return "", os.NewSyscallError("getsockopt", opt)
+	}
+	if peer.Uid != g.o.AgentUID {
+		return "", fmt.Errorf("process %d is of user %d, not of the agent's", peer.Pid, peer.Uid)
+	}
+	return g.beside(int(peer.Pid))
+}
+
+// shut closes every pod's listeners, whatever is being done for the agent still.
+func (g *gate) shut(s *session) {
+	close(s.over)
+	for _, p := range g.all() {
+		p.doors.close()
+	}
+}
+
+// serve answers an agent's calls until it goes, breaks the rules, or ctx ends.
+// Calls that look at all pods wait for each other, and not those that are for one
+// connection. An agent that sends faster than it is answered waits.
+func (g *gate) serve(ctx context.Context, s *session) error {
+	group, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, func() { s.link.conn.Close() })()
+	wide, narrow := make(chan message), make(chan message, 16)
+	group.Go(func() error { return s.sendEvents(ctx) })
+	for _, lane := range []chan message{wide, narrow} {
+		group.Go(func() error {
+			for m := range lane {
+				if err := g.answer(ctx, s, m); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		defer close(wide)
+		defer close(narrow)
+		defer g.shut(s)
+		for {
+			m, _, err := s.link.read()
+			if errors.Is(err, io.EOF) {
+				return errAgentGone
+			}
+			if err != nil {
+				return err
+			}
+			if err := g.sort(ctx, s, m, wide, narrow); err != nil {
+				return err
+			}
+		}
+	})
+	err := group.Wait()
+	if errors.Is(err, errAgentGone) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+var errAgentGone = errors.New("the agent is gone")
+
+// sort puts a call in its lane.
+func (g *gate) sort(ctx context.Context, s *session, m message, wide, narrow chan<- message) error {
+	lane := wide
+	switch m.Op {
+	case opTook:
+		call, err := decodeSmall[tookCall](m.Body)
+		if err != nil {
+			return err
+		}
+		g.mu.Lock()
+		p := g.pods[call.PodUID]
+		g.mu.Unlock()
+		if p != nil {
+			p.doors.took(s)
+		}
+		return nil
+	case opSocket, opToken:
+		lane = narrow
+		if len(m.Body) > maxSmallBytes {
+			return fmt.Errorf("%w: a call of %d bytes", errProtocol, len(m.Body))
+		}
+	case opGuard, opPods, opStatus:
+	default:
+		return fmt.Errorf("%w: %q is no operation", errProtocol, m.Op)
+	}
+	select {
+	case lane <- m:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// answer does what a call asks for, and replies.
+//
+// Errors: those after which the agent is not served any more.
+func (g *gate) answer(ctx context.Context, s *session, m message) error {
+	reply := message{ID: m.ID, Op: opReply}
+	body, file, err := g.do(ctx, m)
+	if err != nil {
+		if errors.Is(err, errProtocol) {
+			return err
+		}
+		reply.Error = err.Error()
+		return s.link.write(reply, nil, -1)
+	}
+	if file == nil {
+		return s.link.write(reply, body, -1)
+	}
+	defer file.Close()
+	return s.link.write(reply, body, int(file.Fd()))
+}
+
+func (g *gate) do(ctx context.Context, m message) (body any, file *os.File, err error) {
+	switch m.Op {
+	case opGuard:
+		guarded, err := decodeGuarded(m.Body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, g.setGuarded(ctx, guarded)
+	case opPods:
+		pods, namespaces, err := decodePods(m.Body)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, g.setPods(ctx, pods, namespaces)
+	case opStatus:
+		return g.status(), nil, nil
+	case opSocket:
+		file, err = g.socket(m.Body)
+		return nil, file, err
+	case opToken:
+		file, err = g.token(m.Body)
+		return nil, file, err
+	}
+	return nil, nil, fmt.Errorf("%w: %q is no operation", errProtocol, m.Op)
+}
+
+func (g *gate) socket(body json.RawMessage) (*os.File, error) {
+	call, err := decodeSmall[socketCall](body)
+	if err != nil {
+		return nil, err
+	}
+	if call.Network != "tcp4" && call.Network != "tcp6" {
+		return nil, fmt.Errorf("%w: %q is no network", errProtocol, call.Network)
+	}
+	if call.PodUID == "" {
+		return g.kernel.Socket("", call.Network)
+	}
+	p, err := g.known(call.PodUID)
+	if err != nil {
+		return nil, err
+	}
+	if !p.sockets.take() {
+		return nil, fmt.Errorf("pod %s: more sockets than its share", call.PodUID)
+	}
+	return g.kernel.Socket(call.PodUID, call.Network)
+}
+
+func (g *gate) token(body json.RawMessage) (*os.File, error) {
+	call, err := decodeSmall[tokenCall](body)
+	if err != nil {
+		return nil, err
+	}
+	p, err := g.known(call.PodUID)
+	if err != nil {
+		return nil, err
+	}
+	if !p.tokens.take() {
+		return nil, fmt.Errorf("pod %s: more token files than its share", call.PodUID)
+	}
+	return openToken(g.o.Kubelet, call.PodUID, call.Volume, call.File)
+}
+
+// known is a pod that is on this node: it has a cgroup.
+func (g *gate) known(uid string) (*pod, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.pods[uid]
+	if p == nil || p.wish.cgroup == "" {
+		return nil, fmt.Errorf("%q is no pod of this node", uid)
+	}
+	return p, nil
+}
+
+// sendEvents sends what happens until ctx ends.
+func (s *session) sendEvents(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-s.events:
+			e.Lost = s.lost.Swap(0)
+			if err := s.link.write(message{Op: opEvent}, e, -1); err != nil {
+				return err
+			}
+		}
+	}
+}

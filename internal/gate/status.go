@@ -1,0 +1,78 @@
+package gate
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"postern.dev/postern/internal/redirect"
+	"postern.dev/postern/internal/workload"
+)
+
+// status is what the gate has done so far.
+func (g *gate) status() Status {
+	s := Status{NRI: g.nri.Load(), Since: g.started, Programs: g.kernel.State()}
+	g.mu.Lock()
+	s.GuardedNamespaces = slices.Clone(g.namespaces)
+	if g.armed != nil {
+		s.Armed, s.Unarmed = g.armed.At, g.armed.Unarmed
+	}
+	g.mu.Unlock()
+	strangers, err := g.kernel.Counters("")
+	if err != nil {
+		g.log.WithError(err).Warn("The node's counters cannot be read")
+	}
+	s.Counters = &strangers
+	for _, p := range g.all() {
+		s.Pods = append(s.Pods, g.statusOf(p))
+	}
+	slices.SortFunc(s.Pods, func(a, b PodStatus) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
+	})
+	return s
+}
+
+func (g *gate) statusOf(p *pod) PodStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w, _ := g.wishOf(p)
+	s := PodStatus{
+		UID: p.uid, Namespace: w.sandbox.Namespace, Name: w.sandbox.Name, Known: w.known,
+		Class: p.class.String(), Since: p.since, Took: p.took,
+		Uncovered: p.uncovered, Reasons: p.whyNot(w), Lost: p.doors.lost.Load(),
+	}
+	if w.known {
+		s.Namespace, s.Name = w.api.Namespace, w.api.Name
+	}
+	s.Listeners, s.InFlight = p.doors.addresses()
+	if p.class != unknown {
+		counters, err := g.kernel.Counters(p.uid)
+		if err != nil {
+			g.log.WithField("pod", p.uid).WithError(err).Warn("The pod's counters cannot be read")
+		}
+		s.Counters = counters
+	}
+	return s
+}
+
+// refusals tells the agent what the kernel refuses, until ctx ends.
+func (g *gate) refusals(ctx context.Context) error {
+	err := g.kernel.Refusals(ctx, func(r redirect.KernelRefusal) {
+		refusal := &Refusal{
+			Dialled: r.Dialled, Why: r.Why,
+			Facts: workload.Facts{PID: uint32(r.PID), Process: strings.ToValidUTF8(r.Comm, "\uFFFD"), UID: r.LinuxID, Cgroup: r.Cgroup},
+		}
+		g.mu.Lock()
+		p := g.pods[r.UID]
+		g.mu.Unlock()
+		if p != nil {
+			refusal.ContainerID = g.containerOf(p, r.Cgroup)
+		}
+		g.tell(Event{Kind: KernelRefused, PodUID: r.UID, Refusal: refusal})
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
