@@ -29,12 +29,12 @@ static ALWAYS_INLINE struct address remote(struct sock_common *sk)
  * that deep. */
 static ALWAYS_INLINE __u64 maker(struct tcp_sock *tp, int at)
 {
-	struct cgroup *cgroup = tp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup;
-	struct cgroup *ancestor = NULL;
+	struct cgroup *cgroup = NULL, *ancestor = NULL;
 	struct kernfs_node *kn = NULL;
 	int level = 0;
 	__u64 id = 0;
 
+	CORE_READ(&cgroup, &tp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup);
 	CORE_READ(&level, &cgroup->level);
 	if (at > level)
 		return 0;
@@ -46,10 +46,11 @@ static ALWAYS_INLINE __u64 maker(struct tcp_sock *tp, int at)
 
 static ALWAYS_INLINE __u64 maker_itself(struct tcp_sock *tp)
 {
-	struct cgroup *cgroup = tp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup;
 	struct kernfs_node *kn = NULL;
+	struct cgroup *cgroup = NULL;
 	__u64 id = 0;
 
+	CORE_READ(&cgroup, &tp->inet_conn.icsk_inet.sk.sk_cgrp_data.cgroup);
 	CORE_READ(&kn, &cgroup->kn);
 	CORE_READ(&id, &kn->id);
 	return id;

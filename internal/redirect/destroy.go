@@ -23,7 +23,9 @@ func (r *Run) Destroy(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	var objects bpf.DestroyPrograms
+	var objects struct {
+		Destroy *ebpf.Program `ebpf:"destroy"`
+	}
 	err = spec.LoadAndAssign(&objects, &ebpf.CollectionOptions{
 		MapReplacements: map[string]*ebpf.Map{
 			bpf.DestroyMapPosternRun: r.maps.PosternRun,
@@ -33,7 +35,7 @@ func (r *Run) Destroy(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("load destroy: %w", err)
 	}
-	defer objects.Close()
+	defer objects.Destroy.Close()
 	return walk(ctx, objects.Destroy)
 }
 

@@ -36,7 +36,7 @@ func (n *Node) Destroy(ctx context.Context, uid string) (int, error) {
 		if n.has.sockDestroy {
 			ended, err = n.destroyByProgram(ctx)
 		} else {
-			ended, err = n.destroyByNetlink(ctx)
+			ended, err = n.destroyByNetlink(ctx, m)
 		}
 		return err
 	})
@@ -84,8 +84,4 @@ func walk(ctx context.Context, program *ebpf.Program) (int, error) {
 	}
 	count, err := countBytes(ctx, sockets)
 	return count, errors.Join(err, sockets.Close(), iter.Close())
-}
-
-func (n *Node) destroyByNetlink(ctx context.Context) (int, error) {
-	return 0, errors.New("not here yet")
 }

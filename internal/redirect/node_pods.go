@@ -38,6 +38,7 @@ type Pod struct {
 type member struct {
 	pod    bpf.RedirectPod
 	cgroup uint64   // 0: not known
+	dir    string   // of the cgroup; empty: an earlier process knew it
 	netns  *os.File // nil: an earlier process knew it; the node's, never closed, if host
 	host   bool     // it is on the node's network
 }
@@ -84,7 +85,7 @@ func (n *Node) newMember(p Pod) (*member, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.cgroup = id
+		m.cgroup, m.dir = id, p.Cgroup
 	}
 	if p.Netns != nil {
 		var cookie uint64
@@ -117,7 +118,7 @@ func (n *Node) enroll(p Pod, next *member) error {
 		next.pod.Index = old.pod.Index
 		next.pod.Class = max(next.pod.Class, old.pod.Class)
 		if next.cgroup == 0 {
-			next.cgroup = old.cgroup
+			next.cgroup, next.dir = old.cgroup, old.dir
 		}
 	}
 	if err := n.notAnothers(next); err != nil {
