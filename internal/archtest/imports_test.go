@@ -40,6 +40,7 @@ var rules = []rule{
 	{"proxy/postgres", 3, []string{"github.com/jackc/pgx/v5"}},
 
 	{"internal/agent", 4, nil},
+	{"internal/controller", 4, []string{"k8s.io/client-go", "k8s.io/apimachinery"}},
 
 	{"cmd/postern", 5, []string{"github.com/spf13/cobra"}},
 }

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"postern.dev/postern/internal/controller"
+)
+
+func controllerCommand(stderr io.Writer) *cobra.Command {
+	var o controller.Options
+	var level string
+	cmd := &cobra.Command{
+		Use:   "controller",
+		Short: "Check a cluster's policy objects and tell their status",
+		Long: `Check a cluster's Targets, AccessPolicies and Issuers, tell in their status what every node sees of
+them, and make the key that certifies the nodes' audit logs. The chart runs it; one instance works at a time.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Namespace == "" {
+				return errors.New("no namespace is given: name Postern's own with --namespace, or in POD_NAMESPACE")
+			}
+			log, err := newLog(stderr, level)
+			if err != nil {
+				return err
+			}
+			o.Log, o.Version = log, version
+			if o.Name == "" {
+				if o.Name, err = os.Hostname(); err != nil {
+					return fmt.Errorf("find a name for this instance: %w", err)
+				}
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
+			defer stop()
+			return controller.Run(ctx, o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "how to reach the API server (default: as the pod that this runs in)")
+	f.StringVar(&o.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "Postern's own namespace")
+	f.StringVar(&o.Name, "name", os.Getenv("POD_NAME"), "name of this instance (default: the host's)")
+	f.StringVar(&o.MetricsAddress, "metrics-address", ":9090", "address on which to serve /metrics, /livez, /healthz and /readyz")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// newLog makes the log of a process that nobody sits before: lines of JSON.
+func newLog(stderr io.Writer, level string) (*logrus.Logger, error) {
+	parsed, err := logrus.ParseLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", level)
+	}
+	log := logrus.New()
+	log.SetOutput(stderr)
+	log.SetFormatter(&logrus.JSONFormatter{})
+	log.SetLevel(parsed)
+	return log, nil
+}
