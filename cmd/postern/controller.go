@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 
-	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -49,17 +48,4 @@ them, and make the key that certifies the nodes' audit logs. The chart runs it; 
 	f.StringVar(&o.MetricsAddress, "metrics-address", ":9090", "address on which to serve /metrics, /livez, /healthz and /readyz")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
-}
-
-// newLog makes the log of a process that nobody sits before: lines of JSON.
-func newLog(stderr io.Writer, level string) (*logrus.Logger, error) {
-	parsed, err := logrus.ParseLevel(level)
-	if err != nil {
-		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", level)
-	}
-	log := logrus.New()
-	log.SetOutput(stderr)
-	log.SetFormatter(&logrus.JSONFormatter{})
-	log.SetLevel(parsed)
-	return log, nil
 }
