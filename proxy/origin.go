@@ -7,6 +7,7 @@ import (
 
 	"postern.dev/postern/internal/audit"
 	"postern.dev/postern/internal/identity"
+	"postern.dev/postern/internal/metrics"
 	"postern.dev/postern/internal/policy"
 )
 
@@ -25,9 +26,23 @@ type Origins interface {
 
 // Identifier proves who opened a connection.
 type Identifier interface {
-	// Identify fails with an [*identity.Error], whose message may be shown.
+	// Identify fails with an [*identity.Error], whose message may be shown, or
+	// with a [*Refused].
 	Identify(context.Context, Origin) (identity.Identity, error)
+	// Pod is the pod that opened it, as the cluster knows it now: the same pointer
+	// until that changes. It is nil outside of a cluster, and of a pod that is gone.
+	Pod(Origin) *policy.PodSubject
 }
+
+// Refused is why a connection is turned away before its identity is asked for.
+//
+// Shape: Message may be shown.
+type Refused struct {
+	Reason  metrics.Refusal
+	Message string
+}
+
+func (r *Refused) Error() string { return r.Message }
 
 // Destination is the server that a connection goes to.
 type Destination struct {

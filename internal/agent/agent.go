@@ -120,7 +120,7 @@ func (a *agent) record(ctx context.Context) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	a.recorder = &recorder{trail: a.trail, metrics: a.metrics}
+	a.recorder = &recorder{trail: a.trail, metrics: a.metrics, log: a.o.Log}
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var writer errgroup.Group
@@ -146,8 +146,8 @@ func (a *agent) guard(ctx context.Context) (code int, err error) {
 		return 0, fmt.Errorf("guard the command: %w", err)
 	}
 	a.metrics.Kernel(a.verdicts)
-	a.append(a.policies.record())
-	a.note(audit.KindAgentAttach, "", map[string]string{
+	a.recorder.put(a.policies.record())
+	a.recorder.note(audit.KindAgentAttach, "", map[string]string{
 		"run": a.id, "user": a.user.name, "command": filepath.Base(a.o.Command[0]), // its arguments may hold a password
 	})
 	keeping, letGo := context.WithCancel(context.WithoutCancel(ctx))
@@ -155,7 +155,7 @@ func (a *agent) guard(ctx context.Context) (code int, err error) {
 	var keepers errgroup.Group
 	keeper, err := startKeeper(a.id, written, func(died error) {
 		a.o.Log.WithError(died).Warn("Keeper died, another takes its place")
-		a.note(audit.KindAgentDegraded, "keeper", nil)
+		a.recorder.note(audit.KindAgentDegraded, "keeper", nil)
 	})
 	if err == nil {
 		ctx, cancel := context.WithCancel(ctx)
@@ -176,10 +176,10 @@ func (a *agent) release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	if err := redirect.Release(ctx, "", a.id); err != nil {
-		a.note(audit.KindAgentDegraded, "release", map[string]string{"run": a.id})
+		a.recorder.note(audit.KindAgentDegraded, "release", map[string]string{"run": a.id})
 		return err
 	}
-	a.note(audit.KindAgentDetach, "", map[string]string{"run": a.id})
+	a.recorder.note(audit.KindAgentDetach, "", map[string]string{"run": a.id})
 	return nil
 }
 
@@ -228,11 +228,11 @@ func (a *agent) serve(ctx context.Context) (code int, err error) {
 // runCommand starts the command when all else is ready for it.
 func (a *agent) runCommand(ctx, accepting context.Context, working *errgroup.Group) (code int, err error) {
 	if a.o.MetricsAddress != "" {
-		s, err := newStatus(a.o.MetricsAddress, a.metrics, a.healthy, a.ready.Load)
+		s, err := metrics.Listen(a.o.MetricsAddress, a.metrics, a.healthy, a.ready.Load)
 		if err != nil {
 			return 0, err
 		}
-		working.Go(func() error { return s.run(accepting) })
+		working.Go(func() error { return s.Run(accepting) })
 	}
 	if number := a.signals.pending(); number != 0 {
 		return 128 + number, nil

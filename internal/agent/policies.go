@@ -115,11 +115,11 @@ func (a *agent) reload(ctx context.Context) {
 	a.metrics.PolicyLoaded(err == nil)
 	if err != nil {
 		a.o.Log.WithError(err).Warn("New policy is faulty, the old one stays in force")
-		a.note(audit.KindAgentDegraded, "policy", nil)
+		a.recorder.note(audit.KindAgentDegraded, "policy", nil)
 		return
 	}
 	a.policies.use(set)
-	a.append(a.policies.record())
+	a.recorder.put(a.policies.record())
 	a.targets.replace(ctx, set.Targets())
 	a.feed(ctx)
 	a.o.Log.WithField("hash", set.Hash()).Info("Policy reloaded")
@@ -130,13 +130,13 @@ func (a *agent) reload(ctx context.Context) {
 func (a *agent) feed(ctx context.Context) {
 	if err := a.kernel.Set(a.targets.guarded()); err != nil {
 		a.o.Log.WithError(err).Error("Kernel not told what is guarded")
-		a.note(audit.KindAgentDegraded, "guard", nil)
+		a.recorder.note(audit.KindAgentDegraded, "guard", nil)
 		return
 	}
 	ended, err := a.kernel.Destroy(ctx)
 	if err != nil {
 		a.o.Log.WithError(err).Error("Earlier connections not ended")
-		a.note(audit.KindAgentDegraded, "destroy", nil)
+		a.recorder.note(audit.KindAgentDegraded, "destroy", nil)
 	}
 	if ended > 0 {
 		a.o.Log.WithField("connections", ended).Info("Earlier connections ended")

@@ -35,7 +35,7 @@ func newRecording(t *testing.T, folder string) (a *agent, stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- trail.Run(ctx) }()
-	return &agent{o: Options{Log: log}, trail: trail, recorder: &recorder{trail: trail, metrics: metrics.New()}}, func() {
+	return &agent{o: Options{Log: log}, trail: trail, recorder: &recorder{trail: trail, metrics: metrics.New(), log: log}}, func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)

@@ -12,18 +12,6 @@ import (
 	"postern.dev/postern/internal/redirect"
 )
 
-// append writes a record of the agent's own life. One that cannot be written
-// is logged and no more: the sessions, which depend on the trail, are refused.
-func (a *agent) append(r *audit.Record) {
-	if _, err := a.recorder.Append(r); err != nil {
-		a.o.Log.WithError(err).WithField("kind", r.Kind).Error("Record not written")
-	}
-}
-
-func (a *agent) note(kind audit.Kind, reason string, detail map[string]string) {
-	a.append(&audit.Record{Kind: kind, Event: &audit.Event{Reason: reason, Detail: detail}})
-}
-
 // verdicts are the kernel's counters as metrics.
 func (a *agent) verdicts() (map[string]uint64, error) {
 	c, err := a.kernel.Counters()
@@ -40,7 +28,7 @@ func (a *agent) ledger() {
 	c, err := a.kernel.Counters()
 	if err != nil {
 		a.o.Log.WithError(err).Error("Kernel's counters not read")
-		a.note(audit.KindAgentDegraded, "ledger", nil)
+		a.recorder.note(audit.KindAgentDegraded, "ledger", nil)
 		return
 	}
 	a.balance(c)
@@ -51,14 +39,14 @@ func (a *agent) ledger() {
 func (a *agent) balance(c redirect.Counters) {
 	recorded := a.recorder.sessions.Load()
 	missing := int64(c.Redirected) - int64(recorded)
-	a.append(&audit.Record{Kind: audit.KindLedger, Ledger: &audit.Ledger{
+	a.recorder.put(&audit.Record{Kind: audit.KindLedger, Ledger: &audit.Ledger{
 		Seen: c.Seen, Redirected: c.Redirected, Refused: c.Refused, Dropped: c.Dropped, Sessions: recorded, Missing: missing,
 	}})
 	if missing != 0 {
 		a.o.Log.WithField("connections", missing).Warn("Kernel led more or fewer connections here than were recorded")
 	}
 	if lost := a.recorder.lost.Load(); lost > 0 {
-		a.note(audit.KindAgentDegraded, "records-lost", map[string]string{"records": strconv.FormatUint(lost, 10)})
+		a.recorder.note(audit.KindAgentDegraded, "records-lost", map[string]string{"records": strconv.FormatUint(lost, 10)})
 		a.o.Log.WithField("records", lost).Error("Trail did not take every record")
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"postern.dev/postern/internal/audit"
 	"postern.dev/postern/internal/identity"
+	"postern.dev/postern/internal/policy"
 	"postern.dev/postern/internal/redirect"
 	"postern.dev/postern/internal/workload"
 	"postern.dev/postern/proxy"
@@ -44,3 +45,6 @@ func (i identifier) Identify(ctx context.Context, _ proxy.Origin) (identity.Iden
 	}
 	return identity.Linux(i.user.name, i.user.groupNames), nil
 }
+
+// Pod is [proxy.Identifier]'s: there is none.
+func (identifier) Pod(proxy.Origin) *policy.PodSubject { return nil }

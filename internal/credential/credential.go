@@ -92,6 +92,9 @@ func (f *Files) Certificates(_ context.Context, from Reference) ([]byte, error) 
 	return os.ReadFile(from.File)
 }
 
+// Refused is nothing to a file, which is read each time.
+func (f *Files) Refused(Reference, string) {}
+
 // inspect refuses a file that others can read, and says when it was written.
 // It looks at the open file: the path may lead elsewhere by now.
 func (f *Files) inspect(opened *os.File) (written time.Time, err error) {

@@ -20,6 +20,8 @@ const (
 type Store interface {
 	// Secret gives the keys of a Secret and what tells one version of it from the next.
 	Secret(ctx context.Context, name string) (data map[string][]byte, version string, err error)
+	// SecretFailed says that this version of a Secret was of no use.
+	SecretFailed(name, version string)
 }
 
 // Secrets reads the Secrets that Targets name.
@@ -60,6 +62,9 @@ func (s *Secrets) Certificates(ctx context.Context, from Reference) ([]byte, err
 	}
 	return data[certificatesKey], nil
 }
+
+// Refused says that a server refused this version of a login.
+func (s *Secrets) Refused(from Reference, version string) { s.store.SecretFailed(from.Secret, version) }
 
 func (s *Secrets) read(ctx context.Context, from Reference) (map[string][]byte, string, error) {
 	if from.Secret == "" {

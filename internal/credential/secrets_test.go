@@ -19,6 +19,8 @@ func (s store) Secret(_ context.Context, name string) (map[string][]byte, string
 	return data, "7", nil
 }
 
+func (store) SecretFailed(string, string) {}
+
 func TestLoginIsReadFromASecret(t *testing.T) {
 	secrets := NewSecrets(store{"orders": {"username": []byte("app_ro"), "password": []byte(secret), "ca.crt": []byte("pem")}})
 	got, err := secrets.Login(t.Context(), Reference{Secret: "orders"})

@@ -184,3 +184,6 @@ func (c *Cluster) get(ctx context.Context, path string, into any) error {
 	}
 	return nil
 }
+
+// Unreadable is the error of a token that is there and cannot be opened as one.
+func Unreadable(cause error) *Error { return refuse(Missing, cause) }

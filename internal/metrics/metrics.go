@@ -36,6 +36,9 @@ const (
 	Audit       Refusal = "audit"        // the trail cannot be written
 	Busy        Refusal = "busy"         // over the share of one workload
 	Draining    Refusal = "draining"     // the agent is on its way out
+	Stale       Refusal = "stale"        // what the agent knows of the cluster is too old, or not there yet
+	Loop        Refusal = "loop"         // Postern's own connection to a server, led back to it
+	Kernel      Refusal = "kernel"       // by the kernel's programs; no connection came about
 )
 
 // Metrics are the metrics of one agent.

@@ -237,7 +237,7 @@ func fuzzSession(t *testing.T, statements *sql.Parser) *session {
 	}
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	h := &Handler{config: Config{Policy: func() *policy.Set { return set }, Parser: statements, Metrics: fuzzMetrics(), Log: log}}
+	h := &Handler{config: Config{Policy: func() *policy.Set { return set }, Identifier: new(guarded), Parser: statements, Metrics: fuzzMetrics(), Log: log}}
 	s := newSession(h, proxy.NewSession(&silent{}, proxy.Origin{}, &trail{}, h.config.Metrics))
 	s.target, _ = set.Target("db")
 	s.set, s.view = set, set.View("db", policy.Subject{User: "linux:ada"})

@@ -21,12 +21,19 @@ import (
 // defaultMaxSessions is what one server is likely to take from everybody together.
 const defaultMaxSessions = 500
 
+// defaultMaxLogins keeps a pod that connects as fast as it can from having the
+// processor of the node and of the server to itself: SCRAM costs both milliseconds.
+const defaultMaxLogins = 4
+
 // Credentials are the logins and certificates that policies name.
 type Credentials interface {
 	// Login reads a login as it is now.
 	Login(context.Context, credential.Reference) (credential.Login, error)
 	// Certificates reads a bundle of CA certificates as it is now, in PEM.
 	Certificates(context.Context, credential.Reference) ([]byte, error)
+	// Refused says that the server refused this version of a login: the next
+	// Login is to be newer, if there is a newer one.
+	Refused(from credential.Reference, version string)
 }
 
 // Dial opens a connection to a server, for the workload that a session came from.
@@ -34,7 +41,7 @@ type Credentials interface {
 // Shape: origin has no workload where Postern asks for all of them.
 type Dial func(ctx context.Context, origin proxy.Origin, to proxy.Destination) (net.Conn, error)
 
-// Config is what a [Handler] needs. All of it but MaxSessions is required.
+// Config is what a [Handler] needs. All of it but the last three is required.
 type Config struct {
 	Policy      func() *policy.Set // the one in force; a reload changes its answer
 	Targets     proxy.Targets
@@ -46,6 +53,9 @@ type Config struct {
 	Metrics     *metrics.Metrics
 	Log         logrus.FieldLogger
 	MaxSessions int // logged in, or on the way there; 500
+	MaxLogins   int // of one pod at once, others of its wait; 4
+	// LoggedIn, if there is one, hears of each log-in at a Target; failed may be shown.
+	LoggedIn func(target string, failed string)
 }
 
 // Handler serves PostgreSQL sessions.
@@ -54,6 +64,8 @@ type Handler struct {
 	pristine *pgconn.Config
 	cancels  cancels
 	sessions atomic.Int64
+	logins   *share
+	loops    loops
 
 	mu       sync.Mutex
 	catalogs map[catalogKey]*catalog
@@ -82,11 +94,20 @@ func New(config Config) (*Handler, error) {
 	if config.MaxSessions == 0 {
 		config.MaxSessions = defaultMaxSessions
 	}
+	if config.MaxLogins == 0 {
+		config.MaxLogins = defaultMaxLogins
+	}
+	if config.LoggedIn == nil {
+		config.LoggedIn = func(string, string) {}
+	}
 	base, err := pristine()
 	if err != nil {
 		return nil, err
 	}
-	return &Handler{config: config, pristine: base, catalogs: make(map[catalogKey]*catalog), shadowed: make(map[shadowsKey]*shadows)}, nil
+	return &Handler{
+		config: config, pristine: base, logins: newShare(config.MaxLogins),
+		catalogs: make(map[catalogKey]*catalog), shadowed: make(map[shadowsKey]*shadows),
+	}, nil
 }
 
 // Serve carries one session to its end. It closes no connection but those it opened.

@@ -44,6 +44,7 @@ type guarded struct {
 	loaded  string // the documents of the policy in force
 	origin  atomic.Pointer[proxy.Origin]
 	who     atomic.Pointer[identity.Identity]
+	pod     atomic.Pointer[policy.PodSubject]
 	drain   context.CancelFunc // ends every session
 	instead string             // address of another server that is dialled
 }
@@ -184,6 +185,9 @@ func (g *guarded) Origin(net.Conn) (proxy.Origin, error) {
 	}
 	return proxy.Origin{}, fmt.Errorf("no origin")
 }
+
+// Pod is [proxy.Identifier]'s.
+func (g *guarded) Pod(proxy.Origin) *policy.PodSubject { return g.pod.Load() }
 
 func (g *guarded) Identify(context.Context, proxy.Origin) (identity.Identity, error) {
 	if who := g.who.Load(); who != nil {

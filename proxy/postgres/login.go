@@ -40,6 +40,7 @@ type access struct {
 	login       credential.Login
 	database    string
 	parameters  map[string]string
+	marker      string // of loops; empty: none can be
 }
 
 // config is what pgconn logs in with. Where the server is not proven by TLS, it
@@ -86,13 +87,17 @@ func (a access) connect(ctx context.Context) (*pgconn.PgConn, error) {
 func (a access) tls(ctx context.Context) (*tls.Config, error) {
 	target, to := a.destination.Target, a.destination
 	spec := target.Spec.TLS
+	var protocols []string
+	if a.marker != "" {
+		protocols = []string{alpn, a.marker}
+	}
 	switch spec.Mode {
 	case policy.Disable:
 		return nil, nil
 	case policy.Require:
-		return &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}, nil
+		return &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, NextProtos: protocols}, nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: target.ServerName(to.Address.Addr())}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: protocols, ServerName: target.ServerName(to.Address.Addr())}
 	if config.ServerName == "" {
 		return nil, errors.New("verify the server: the target gives no name for it")
 	}
@@ -170,11 +175,9 @@ func appendGreeting(dst []byte, parameters []parameter, key cancelKey, status by
 // login is the phase that makes the upstream session; only then is the client told that it is in.
 func (s *session) login(ctx context.Context) (phase, error) {
 	s.client.SetDeadline(time.Time{}) // the client waits now
-	began := time.Now()
-	pg, err := s.access.connect(ctx)
-	s.config.Metrics.LoggedIn(s.target.Name(), time.Since(began), err)
+	pg, err := s.connect(ctx)
 	if err != nil {
-		return nil, loginRefusal(s.target.Name(), err)
+		return nil, err
 	}
 	var shadowed []string
 	if s.path, shadowed, err = askNames(ctx, pg); err == nil {
@@ -199,4 +202,56 @@ func (s *session) login(ctx context.Context) (phase, error) {
 	}
 	s.status = hijacked.TxStatus
 	return s.greet, nil
+}
+
+// connect makes the upstream session, when it is the pod's turn.
+func (s *session) connect(ctx context.Context) (*pgconn.PgConn, error) {
+	name, pod := s.target.Name(), s.conn.Origin.Workload.UID
+	leave, err := s.logins.enter(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if pod != "" && s.target.Spec.Source != policy.SourceNode { // nothing else can lead it back here
+		s.access.marker = s.loops.mark()
+		defer func() {
+			s.loops.unmark(s.access.marker)
+			s.access.marker = ""
+		}()
+	}
+	began := time.Now()
+	pg, err := s.access.connect(ctx)
+	if s.renew(ctx, err) {
+		pg, err = s.access.connect(ctx)
+	}
+	s.config.Metrics.LoggedIn(name, time.Since(began), err)
+	if err == nil {
+		s.config.LoggedIn(name, "")
+		return pg, nil
+	}
+	failed := loginRefusal(name, err)
+	if s.loops.met(s.access.marker) {
+		failed = refused(metrics.Loop, stateNoConnection,
+			"the way to the server of target %s leads back to Postern, as a mesh's sidecar does: set source: node on the target", name).because(err)
+	}
+	s.config.LoggedIn(name, failed.message)
+	return nil, failed
+}
+
+// renew gets a newer login where the server refused the one that was tried: it may
+// have been exchanged a moment ago.
+func (s *session) renew(ctx context.Context, failed error) bool {
+	var answer *pgconn.PgError
+	if s.source.Client || !errors.As(failed, &answer) || answer.Code != stateNotAuthorized && answer.Code != statePasswordMandatory {
+		return false
+	}
+	from, tried := loginOf(s.source), s.access.login
+	s.config.Credentials.Refused(from, tried.Version)
+	newer, err := s.config.Credentials.Login(ctx, from)
+	if err != nil || newer == tried {
+		return false
+	}
+	s.access.login = newer
+	s.conn.Reached(s.reached())
+	return true
 }

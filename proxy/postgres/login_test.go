@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/credential"
 	"postern.dev/postern/internal/identity"
 	"postern.dev/postern/internal/policy"
 	"postern.dev/postern/testenv"
@@ -160,4 +161,33 @@ func TestTooManySessionsAreRefused(t *testing.T) {
 	first.Close(t.Context())
 	g.trail.of(t, audit.KindSessionClose, 1)
 	g.connect(t, "sslmode=disable")
+}
+
+// rotated is a login that is exchanged while nobody looks.
+type rotated struct {
+	*credential.Files
+	passwords []string
+}
+
+func (r *rotated) Login(context.Context, credential.Reference) (credential.Login, error) {
+	return credential.Login{User: "app", Password: r.passwords[0], Version: r.passwords[0]}, nil
+}
+
+func (r *rotated) Refused(_ credential.Reference, version string) {
+	if version == r.passwords[0] && len(r.passwords) > 1 {
+		r.passwords = r.passwords[1:]
+	}
+}
+
+func TestLoginThatWasExchangedIsTriedOnce(t *testing.T) {
+	g := guard(t, startServer(t), "", "", allowAll)
+	g.handler.config.Credentials = &rotated{Files: credential.NewFiles(65534), passwords: []string{"old", appPassword}}
+	g.connect(t, "sslmode=disable")
+	if got := g.trail.of(t, audit.KindSessionOpen, 1)[0].Target.CredentialVersion; got != appPassword {
+		t.Errorf("got version %q in the record, want the newer one", got)
+	}
+	g.handler.config.Credentials = &rotated{Files: credential.NewFiles(65534), passwords: []string{"old", "older", appPassword}}
+	if answer := g.refusedAs(t, g.url("sslmode=disable")); answer.Code != stateNotAuthorized {
+		t.Errorf("got %s, want %s after two tries", answer.Code, stateNotAuthorized)
+	}
 }

@@ -7,10 +7,10 @@ import (
 
 // loginOf is where a login lies; nowhere, where it is the client's own.
 func loginOf(c policy.TargetCredential) credential.Reference {
-	return credential.Reference{File: c.File}
+	return credential.Reference{File: c.File, Secret: c.Secret}
 }
 
-// reference is where a file that a policy names lies.
-func reference(f *policy.FileRef) credential.Reference {
-	return credential.Reference{File: f.File}
+// reference is where something that a policy names lies.
+func reference(f *policy.Reference) credential.Reference {
+	return credential.Reference{File: f.File, Secret: f.Secret}
 }

@@ -53,6 +53,17 @@ func (r *refusal) because(err error) *refusal {
 	return r
 }
 
+// stateOf is the SQLSTATE of a refusal that is not of this protocol's making.
+func stateOf(reason metrics.Refusal) string {
+	switch reason {
+	case metrics.Busy:
+		return stateTooManySessions
+	case metrics.Stale, metrics.Draining:
+		return stateCannotConnect
+	}
+	return stateNotAuthorized
+}
+
 func refused(reason metrics.Refusal, code, format string, args ...any) *refusal {
 	return &refusal{reason: reason, code: code, message: "postern: " + fmt.Sprintf(format, args...)}
 }

@@ -52,6 +52,7 @@ type session struct {
 	path        *searchPath
 	shadows     *shadows
 	set         *policy.Set
+	pod         *policy.PodSubject
 	view        *policy.View
 	durable     policy.Durability // of view, as keep is
 	keep        policy.Record
@@ -134,6 +135,10 @@ func (s *session) identify(ctx context.Context) (phase, error) {
 
 // identityRefusal says why an identity is not proven, where that may be said.
 func identityRefusal(err error) error {
+	var turned *proxy.Refused
+	if errors.As(err, &turned) {
+		return refused(turned.Reason, stateOf(turned.Reason), "%s", turned.Message)
+	}
 	var unproven *identity.Error
 	if errors.As(err, &unproven) {
 		return refused(metrics.Identity, stateNotAuthorized, "identity is not proven: %s", unproven.Message).because(err)
@@ -143,7 +148,7 @@ func identityRefusal(err error) error {
 
 // authorize is the phase that asks the policies, before any byte goes to the server.
 func (s *session) authorize(ctx context.Context) (phase, error) {
-	s.set = s.config.Policy()
+	s.set, s.pod = s.config.Policy(), s.config.Identifier.Pod(s.conn.Origin)
 	s.view = s.set.View(s.target.Name(), s.subject())
 	if err := s.admit(); err != nil {
 		return nil, err
@@ -252,7 +257,8 @@ func (s *session) greet(ctx context.Context) (phase, error) {
 // they have no place for any more.
 func (s *session) refreshView() error {
 	set := s.config.Policy()
-	if set == s.set {
+	pod := s.config.Identifier.Pod(s.conn.Origin)
+	if set == s.set && pod == s.pod {
 		return nil
 	}
 	target, ok := set.Target(s.target.Name())
@@ -260,7 +266,8 @@ func (s *session) refreshView() error {
 		return refused(metrics.Policy, stateShutdown, "target %s was changed: connect again", s.target.Name())
 	}
 	source := s.source
-	s.set, s.view = set, set.View(s.target.Name(), s.subject())
+	s.set, s.pod = set, pod
+	s.view = set.View(s.target.Name(), s.subject())
 	if err := s.admit(); err != nil || s.source != source {
 		return refused(metrics.Policy, stateShutdown, "the policies have no place for this session any more: connect again").because(err)
 	}
@@ -268,7 +275,7 @@ func (s *session) refreshView() error {
 }
 
 func (s *session) subject() policy.Subject {
-	return policy.Subject{User: s.who.User, Groups: s.who.Groups}
+	return policy.Subject{User: s.who.User, Groups: s.who.Groups, Pod: s.pod}
 }
 
 // reached describes the server for the records.

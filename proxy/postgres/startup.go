@@ -102,10 +102,14 @@ func (s *session) startTLS(ctx context.Context) error {
 	if _, err := s.client.Write([]byte{'S'}); err != nil {
 		return err
 	}
+	looped := false
 	conn := tls.Server(s.client, &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{alpn},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if looped = s.loops.meet(hello.SupportedProtos); looped {
+				return nil, errLoop
+			}
 			if hello.ServerName != "" {
 				return s.config.CA.Leaf(hello.ServerName)
 			}
@@ -113,7 +117,9 @@ func (s *session) startTLS(ctx context.Context) error {
 			return s.config.CA.Leaf(s.dialledHost(ctx), s.conn.Origin.Dialled.Addr().String())
 		},
 	})
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if err := conn.HandshakeContext(ctx); looped {
+		return refused(metrics.Loop, "", "this is Postern's own connection to a server, led back to it").because(err)
+	} else if err != nil {
 		return refused(metrics.Protocol, "", "TLS with the client failed").because(err)
 	}
 	s.client, s.tls = conn, true
