@@ -28,6 +28,7 @@ var rules = []rule{
 	{"internal/metrics", 0, []string{"github.com/prometheus/client_golang"}},
 
 	{"internal/workload", 1, []string{"github.com/containerd/nri"}},
+	{"internal/cluster", 1, []string{"k8s.io/client-go", "k8s.io/apimachinery", "k8s.io/klog/v2"}},
 	{"internal/identity", 1, []string{"github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4"}},
 	{"internal/audit", 1, []string{"golang.org/x/mod/sumdb"}},
 	{"internal/credential", 1, []string{"sigs.k8s.io/yaml"}},

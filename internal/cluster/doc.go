@@ -1,0 +1,46 @@
+// Package cluster tells a node's agent what the Kubernetes API knows and the
+// agent has to: the pods of its own node, which namespaces are guarded, the
+// policy objects, the addresses under which Services are reached, and the
+// Secrets that Targets name. It says back what the agent has to tell: Events on
+// pods, and the node's NodeStatus.
+//
+//	list, watch ──▶ stores ──▶ Snapshot ──▶ the agent ──▶ Reach.Guarded, Reach.Dialled
+//	get one Secret on use ───────────────▶ the agent ──▶ Event, Report
+//
+// A [Snapshot] never changes. The first one is made when every store is
+// complete; a burst of changes makes one. What is cut away before an object is
+// stored, and why a pod is guarded, is in pod.go and guard.go; which addresses
+// lead to a Target is in reach.go, which knows no API client.
+//
+// # The guard is sticky here
+//
+// A pod that was guarded once stays so until its UID is gone, whatever becomes
+// of the labels: [Watcher] keeps the UIDs, and the file of [Config].File carries
+// them over a restart of the agent. The kernel's map keeps them too.
+//
+// # While the API server is away
+//
+// A running agent keeps its last Snapshot; [Snapshot].Stale and [Watcher.Stale]
+// say for how long nobody has confirmed it. An agent that starts meanwhile takes
+// the last Snapshot from [Config].File, if there is one, as old as it is. The
+// file has no Secrets: who needs one is refused until the API server is back.
+//
+// # Rights
+//
+// All that this package asks for, and the chart grants, cluster-wide:
+//
+//	""               pods, namespaces, nodes, services      get, list, watch
+//	discovery.k8s.io endpointslices                         get, list, watch
+//	postern.dev      targets, accesspolicies, issuers       get, list, watch
+//	postern.dev      nodestatuses                           create, patch
+//	postern.dev      nodestatuses/status                    patch
+//	""               events                                 create, patch
+//	nonResourceURLs  what the agent asks [Watcher.Get] for  get
+//
+// and in Postern's own namespace:
+//
+//	""               secrets                                get
+//
+// Pods are listed and watched with the field selector spec.nodeName, namespaces
+// as metadata alone. No Secret is listed or watched.
+package cluster

@@ -1,0 +1,135 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+)
+
+// Reason says what an Event is about.
+type Reason string
+
+// The reasons of Events. Guarded is a normal Event, the others are warnings.
+const (
+	Guarded        Reason = "Guarded"
+	Refused        Reason = "Refused"
+	NotEnforceable Reason = "NotEnforceable"
+	Unaudited      Reason = "Unaudited" // the kernel counted connections that no record names
+)
+
+// Of a pod and reason, so many Events are written at once, and one a minute after
+// them; of those that differ in their message alone, so many before they are
+// counted in one.
+const (
+	eventBurst   = 10
+	eventRate    = 1.0 / 60 // a second
+	eventSimilar = 5
+	eventQueue   = 256
+	eventTimeout = 5 * time.Second
+	maxMessage   = 1000 // bytes; the API server takes 1024
+)
+
+const component = "postern-agent"
+
+// events writes Events, one after the other.
+type events struct {
+	client     *rest.RESTClient
+	node       string
+	log        logrus.FieldLogger
+	correlator *record.EventCorrelator
+	queue      chan *corev1.Event
+	lost       atomic.Int64 // since they were last spoken of
+}
+
+func newEvents(client *rest.RESTClient, node string, log logrus.FieldLogger) *events {
+	return &events{
+		client: client, node: node, log: log, queue: make(chan *corev1.Event, eventQueue),
+		correlator: record.NewEventCorrelatorWithOptions(record.CorrelatorOptions{
+			BurstSize: eventBurst, QPS: eventRate, MaxEvents: eventSimilar,
+			SpamKeyFunc: func(e *corev1.Event) string { return string(e.InvolvedObject.UID) + "/" + e.Reason },
+		}),
+	}
+}
+
+// raise takes an Event to be written, or drops it when too many wait.
+func (e *events) raise(p Pod, reason Reason, message string, now time.Time) {
+	select {
+	case e.queue <- e.event(p, reason, message, now):
+	default:
+		e.lost.Add(1)
+	}
+}
+
+func (e *events) event(p Pod, reason Reason, message string, now time.Time) *corev1.Event {
+	kind := corev1.EventTypeWarning
+	if reason == Guarded {
+		kind = corev1.EventTypeNormal
+	}
+	if len(message) > maxMessage {
+		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
+	}
+	at := metav1.NewTime(now)
+	return &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: p.Namespace, Name: fmt.Sprintf("%s.%x", p.Name, now.UnixNano())},
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.object)},
+		Source:         corev1.EventSource{Component: component, Host: e.node},
+		Type:           kind, Reason: string(reason), Message: message,
+		FirstTimestamp: at, LastTimestamp: at, Count: 1,
+		ReportingController: component, ReportingInstance: e.node,
+	}
+}
+
+// run writes until ctx is done.
+func (e *events) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case event := <-e.queue:
+			if err := e.write(ctx, event); err != nil && ctx.Err() == nil {
+				e.lost.Add(1)
+			}
+			if lost := e.lost.Load(); lost > 0 && len(e.queue) == 0 {
+				e.lost.Add(-lost)
+				e.log.WithField("events", lost).Warn("Events on pods were lost")
+			}
+		}
+	}
+}
+
+// write makes the Event, or counts it in one that says the same.
+func (e *events) write(ctx context.Context, event *corev1.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	what, err := e.correlator.EventCorrelate(event)
+	if err != nil || what.Skip {
+		return err
+	}
+	written := &corev1.Event{}
+	err = errNotMade
+	if what.Event.Count > 1 {
+		err = e.client.Patch(types.StrategicMergePatchType).Namespace(what.Event.Namespace).Resource("events").
+			Name(what.Event.Name).Body(what.Patch).Do(ctx).Into(written)
+	}
+	if apierrors.IsNotFound(err) {
+		what.Event.ResourceVersion = "" // it has expired meanwhile
+		err = e.client.Post().Namespace(what.Event.Namespace).Resource("events").Body(what.Event).Do(ctx).Into(written)
+	}
+	if err == nil {
+		e.correlator.UpdateState(written)
+	}
+	return err
+}
+
+// errNotMade stands for the answer to a patch of an Event that nobody wrote yet.
+var errNotMade = apierrors.NewNotFound(corev1.Resource("events"), "")

@@ -1,0 +1,141 @@
+package cluster
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// strong are capabilities with which a process is not held by its namespaces, or
+// can take the programs away: with them, or with all, nothing is enforced.
+//
+// Source: capabilities(7), Linux 6.9.
+var strong = []string{"ALL", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO", "BPF", "PERFMON", "DAC_READ_SEARCH"}
+
+// nodePaths are directories of the node through which a container reaches the
+// runtime, the kernel's settings, other pods' files or what root on the node runs.
+var nodePaths = []struct {
+	path    string
+	written bool // harmless while the container may only read; one connects to a socket all the same
+	what    string
+}{
+	{"/run/containerd", false, "the container runtime"},
+	{"/run/crio", false, "the container runtime"},
+	{"/run/docker.sock", false, "the container runtime"},
+	{"/run/cri-dockerd.sock", false, "the container runtime"},
+	{"/run/k3s", false, "the container runtime"},
+	{"/run/nri", false, "the container runtime"},
+	{"/run/postern", false, "Postern's own files"},
+	{"/var/lib/postern", false, "Postern's own files"},
+	{"/var/log/postern", false, "Postern's own files"},
+	{"/var/lib/kubelet", false, "other pods' files"},
+	{"/var/lib/containerd", false, "other pods' files"},
+	{"/var/lib/containers", false, "other pods' files"},
+	{"/var/lib/docker", false, "other pods' files"},
+	{"/sys/fs/bpf", true, "BPF programs"},
+	{"/sys/fs/cgroup", true, "the cgroups"},
+	{"/proc", true, "the node's processes and settings"},
+	{"/etc", true, "what the node runs as root"},
+	{"/usr", true, "what the node runs as root"},
+	{"/opt/cni", true, "what the node runs as root"},
+	{"/boot", true, "what the node runs as root"},
+	{"/root", true, "what the node runs as root"},
+}
+
+// privilegesOf lists why a pod may go around the guard. It judges what the pod was
+// given, not whether a process in it uses it.
+func privilegesOf(spec *corev1.PodSpec) []string {
+	var reasons []string
+	if spec.HostPID {
+		// Another pod's process of the same user and capabilities can be traced, and
+		// its namespaces entered, without any capability: ptrace(2), access mode checks.
+		reasons = append(reasons, "hostPID")
+	}
+	for _, c := range containersOf(spec) {
+		reasons = append(reasons, powersOf(c, spec.HostNetwork)...)
+		reasons = append(reasons, mountsOf(c, spec.Volumes)...)
+	}
+	return reasons
+}
+
+// container is what ordinary, init and ephemeral containers have in common.
+type container struct {
+	name     string
+	security *corev1.SecurityContext
+	mounts   []corev1.VolumeMount
+}
+
+func containersOf(spec *corev1.PodSpec) []container {
+	var all []container
+	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
+		all = append(all, container{c.Name, c.SecurityContext, c.VolumeMounts})
+	}
+	for _, c := range spec.EphemeralContainers {
+		all = append(all, container{c.Name, c.SecurityContext, c.VolumeMounts})
+	}
+	return all
+}
+
+func powersOf(c container, hostNetwork bool) []string {
+	var reasons []string
+	dropped := false // NET_RAW, which runtimes give by default
+	if s := c.security; s != nil {
+		if s.Privileged != nil && *s.Privileged {
+			return []string{fmt.Sprintf("container %s is privileged", c.name)}
+		}
+		if s.Capabilities != nil {
+			var added []string
+			for _, name := range s.Capabilities.Add {
+				added = append(added, strings.TrimPrefix(strings.ToUpper(string(name)), "CAP_"))
+			}
+			for _, name := range s.Capabilities.Drop {
+				name := strings.TrimPrefix(strings.ToUpper(string(name)), "CAP_")
+				dropped = dropped || name == "ALL" || name == "NET_RAW"
+			}
+			for _, name := range added {
+				if slices.Contains(strong, name) || hostNetwork && name == "NET_ADMIN" {
+					reasons = append(reasons, fmt.Sprintf("container %s has %s", c.name, name))
+				}
+			}
+			dropped = dropped && !slices.Contains(added, "NET_RAW")
+		}
+	}
+	if hostNetwork && !dropped {
+		reasons = append(reasons, fmt.Sprintf("container %s is on the host network with NET_RAW", c.name))
+	}
+	return reasons
+}
+
+// mountsOf lists what of the node a container has mounted, the first reason for each mount.
+func mountsOf(c container, volumes []corev1.Volume) []string {
+	var reasons []string
+	for _, m := range c.mounts {
+		i := slices.IndexFunc(volumes, func(v corev1.Volume) bool { return v.Name == m.Name && v.HostPath != nil })
+		if i < 0 {
+			continue
+		}
+		host := volumes[i].HostPath.Path
+		for _, node := range nodePaths {
+			if (!node.written || !m.ReadOnly) && overlaps(host, node.path) {
+				reasons = append(reasons, fmt.Sprintf("container %s has the node's %s: %s", c.name, host, node.what))
+				break
+			}
+		}
+	}
+	return reasons
+}
+
+// overlaps tells whether one of two paths of the node lies in the other.
+func overlaps(a, b string) bool {
+	a = path.Clean("/" + a)
+	if rest, ok := strings.CutPrefix(a, "/var/run"); ok && (rest == "" || rest[0] == '/') {
+		a = "/run" + rest // a link, on every distribution that Kubernetes supports
+	}
+	within := func(inner, outer string) bool {
+		return outer == "/" || inner == outer || strings.HasPrefix(inner, outer+"/")
+	}
+	return within(a, b) || within(b, a)
+}
