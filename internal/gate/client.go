@@ -59,13 +59,17 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newClient(conn.(*net.UnixConn)), nil
+}
+
+func newClient(conn *net.UnixConn) *Client {
 	return &Client{
-		link:    newLink(conn.(*net.UnixConn), true),
+		link:    newLink(conn, true),
 		events:  make(chan Event, eventsHeld),
 		done:    make(chan struct{}),
 		waiting: make(map[uint64]chan answer),
 		arrived: make(chan struct{}, 1),
-	}, nil
+	}
 }
 
 // Run reads what the gate sends until ctx ends or the gate is gone. It is called
