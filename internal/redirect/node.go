@@ -48,6 +48,7 @@ type Node struct {
 	connecting uint32
 	log        logrus.FieldLogger
 	has        features
+	flags      uint32 // to attach with
 	maps       bpf.NodeMaps
 	programs   *ebpf.Collection // not attached yet; nil: they are
 
@@ -67,11 +68,24 @@ type Node struct {
 //
 // Errors: on failure what was there stays as it was.
 func OpenNode(o NodeOptions) (*Node, error) {
+	has, err := probe()
+	if err != nil {
+		return nil, err
+	}
+	return openNode(o, has, allowMulti|preorder)
+}
+
+// openNode uses these features of the kernel alone, and attaches with these flags
+// if it takes them.
+func openNode(o NodeOptions, has features, flags uint32) (*Node, error) {
 	root, err := findRoot(o.Cgroups)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{root: root, connecting: o.Connecting, log: o.Log, pods: make(map[string]*member)}
+	n := &Node{
+		root: root, connecting: o.Connecting, log: o.Log, has: has, flags: flags,
+		pods: make(map[string]*member),
+	}
 	if n.connecting == 0 {
 		n.connecting = defaultConnecting
 	}
@@ -87,9 +101,6 @@ func (n *Node) open(o NodeOptions) error {
 		return err
 	}
 	if n.podsPath, err = findPods(n.root, o.Pods); err != nil {
-		return err
-	}
-	if n.has, err = probe(); err != nil {
 		return err
 	}
 	earlier, err := findEarlier(n.root, n.podsPath)

@@ -312,13 +312,15 @@ func (n *Node) activate(e *earlier) error {
 // choose says where the early hooks belong, and attaches the first of the others:
 // whether the kernel can attach programs ahead of others, it says when tried.
 func (n *Node) choose(root, pods *os.File, e *earlier) (flags uint32, early *os.File, err error) {
-	flags, n.where = allowMulti|preorder, PlacedFirst
-	err = n.attachOne(root, anyHooks[0], flags, e.root)
-	if !errors.Is(err, unix.EINVAL) {
-		return flags, root, err
+	err = n.attachOne(root, anyHooks[0], n.flags, e.root)
+	if err == nil && n.flags&preorder != 0 {
+		n.where = PlacedFirst
+		return n.flags, root, nil
 	}
-	flags, n.where = allowMulti, PlacedAtRoot
-	if err := n.attachOne(root, anyHooks[0], flags, e.root); err != nil {
+	if errors.Is(err, unix.EINVAL) {
+		err = n.attachOne(root, anyHooks[0], allowMulti, e.root)
+	}
+	if err != nil {
 		return 0, nil, err
 	}
 	for _, h := range earlyHooks[:2] {
@@ -328,10 +330,11 @@ func (n *Node) choose(root, pods *os.File, e *earlier) (flags uint32, early *os.
 		}
 		if len(ids) > countHook(e.root, h) {
 			n.where = PlacedAtPods
-			return flags, pods, nil
+			return allowMulti, pods, nil
 		}
 	}
-	return flags, root, nil
+	n.where = PlacedAtRoot
+	return allowMulti, root, nil
 }
 
 func countHook(in []found, h hook) (count int) {

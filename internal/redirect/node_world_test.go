@@ -1,13 +1,15 @@
 package redirect
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
+	"postern.dev/postern/bpf"
 	"postern.dev/postern/testenv"
 )
 
@@ -17,8 +19,10 @@ type nodeWorld struct {
 	*world
 	node    *Node
 	options NodeOptions
-	top     string         // cgroup of all below, in the place of the root's children
-	host    *testenv.Netns // the node's own namespace
+	without func(*features) // takes from what the kernel has
+	flags   uint32          // to attach with
+	top     string          // cgroup of all below, in the place of the root's children
+	host    *testenv.Netns  // the node's own namespace
 	guarded *nodePod
 }
 
@@ -55,7 +59,7 @@ func newBareNodeWorld(t *testing.T) *nodeWorld {
 // detached in the end.
 func newNodelessWorld(t *testing.T) *nodeWorld {
 	t.Helper()
-	w := &nodeWorld{world: newUnguardedWorld(t), host: testenv.NewNetns(t)}
+	w := &nodeWorld{world: newUnguardedWorld(t), host: testenv.NewNetns(t), flags: allowMulti | preorder}
 	w.arrangeCgroups(t)
 	return w
 }
@@ -114,7 +118,14 @@ func (w *nodeWorld) open(t *testing.T) *Node {
 			}
 			defer o.Host.Close()
 		}
-		w.node, err = OpenNode(o)
+		has, err := probe()
+		if err != nil {
+			return err
+		}
+		if w.without != nil {
+			w.without(&has)
+		}
+		w.node, err = openNode(o, has, w.flags)
 		return err
 	})
 	if err != nil {
@@ -202,5 +213,31 @@ func TestNodeLeadsAGuardedPodToItsListener(t *testing.T) {
 	}
 }
 
-var _ = errors.New
-var _ = fmt.Sprint
+// workloadAt is a workload that knows of a listener's port without there being one.
+func (w *nodeWorld) workloadAt(cgroup *testenv.Cgroup, name string, port uint16) *exec.Cmd {
+	w.listeners = []net.Listener{elsewhere(port)}
+	return w.workload(cgroup, name, none)
+}
+
+// tuplesOf counts the pod's connections that the kernel thinks are on their way.
+func (w *nodeWorld) tuplesOf(t *testing.T, p *nodePod) (left int) {
+	t.Helper()
+	w.node.mu.Lock()
+	index := w.node.pods[p.uid].pod.Index
+	w.node.mu.Unlock()
+	var tuples *ebpf.Map
+	if err := w.node.maps.Tuples.Lookup(index, &tuples); err != nil {
+		t.Fatal(err)
+	}
+	defer tuples.Close()
+	var key bpf.RedirectTuple
+	var value bpf.RedirectOrigin
+	all := tuples.Iterate()
+	for all.Next(&key, &value) {
+		left++
+	}
+	if err := all.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return left
+}
