@@ -44,6 +44,8 @@ var rules = []rule{
 	{"internal/controller", 4, []string{"k8s.io/client-go", "k8s.io/apimachinery"}},
 
 	{"cmd/postern", 5, []string{"github.com/spf13/cobra"}},
+
+	{"deploy/e2e", 6, nil}, // tests alone
 }
 
 // everywhere may be imported by every package.

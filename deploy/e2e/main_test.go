@@ -1,0 +1,188 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Where the product lives in the cluster.
+const (
+	system  = "postern-system"
+	release = "postern"
+)
+
+// The images that the cluster has.
+const (
+	imageProduct  = "localhost/postern:dev"
+	imageWorkload = "localhost/postern-workload:dev"
+)
+
+// cluster is what the tests share.
+var cluster struct {
+	root       string // of the repository
+	program    string // the cluster's
+	kubeconfig string
+	logs       string // the node's /var/log/postern, as this machine sees it
+	cgroupRoot string // of cgroup v2
+}
+
+func TestMain(m *testing.M) {
+	code, err := runAll(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// runAll starts the cluster unless it is up, installs the chart, runs the tests,
+// and stops the cluster if it was started here.
+func runAll(m *testing.M) (code int, err error) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("POSTERN_TEST_STRICT") == "1" {
+			return 1, errors.New("a cluster needs root")
+		}
+		fmt.Fprintln(os.Stderr, "e2e: needs root; nothing was tested")
+		return 0, nil
+	}
+	if cluster.root, err = filepath.Abs("../.."); err != nil {
+		return 1, err
+	}
+	started, err := startCluster()
+	if err != nil {
+		return 1, err
+	}
+	if started {
+		defer func() { err = errors.Join(err, command(cluster.program, "down")) }()
+	}
+	if err := install(); err != nil {
+		diagnose()
+		return 1, err
+	}
+	if code = m.Run(); code != 0 {
+		diagnose()
+	}
+	if !started { // as it was found
+		err = uninstall()
+	}
+	return code, err
+}
+
+func startCluster() (started bool, err error) {
+	module := filepath.Join(cluster.root, "testenv/cluster")
+	out := os.Getenv("POSTERN_CLUSTER")
+	if out == "" {
+		out = filepath.Join(module, "out")
+	}
+	cluster.program = filepath.Join(out, "bin/cluster")
+	if err := command("go", "-C", module, "build", "-o", cluster.program, "."); err != nil {
+		return false, err
+	}
+	if started = exec.Command(cluster.program, "status").Run() != nil; started {
+		err = command(cluster.program, "up")
+	} else {
+		err = command(cluster.program, "image")
+	}
+	if err != nil {
+		return started, err
+	}
+	text, err := os.ReadFile(filepath.Join(out, "cluster.json"))
+	if err != nil {
+		return started, err
+	}
+	var facts struct{ Kubeconfig, Logs, CgroupRoot string }
+	if err := json.Unmarshal(text, &facts); err != nil {
+		return started, err
+	}
+	cluster.kubeconfig, cluster.cgroupRoot = facts.Kubeconfig, facts.CgroupRoot
+	cluster.logs = filepath.Join(facts.Logs, "var/postern")
+	return started, nil
+}
+
+// chart renders the chart with the values that this cluster needs.
+func chart(more ...string) (string, error) {
+	args := append([]string{"-C", filepath.Join(cluster.root, "testenv/cluster"), "tool", "helm", "template", release,
+		filepath.Join(cluster.root, "deploy/chart"), "--namespace", system, "--include-crds",
+		"--set", "image.repository=localhost/postern,image.tag=dev,image.pullPolicy=Never",
+		"--set", "node.cgroupRoot=" + cluster.cgroupRoot, "--set", "agent.logLevel=debug"}, more...)
+	cmd := exec.Command("go", args...)
+	cmd.Stderr = os.Stderr
+	text, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("render the chart: %w", err)
+	}
+	return string(text), nil
+}
+
+func install() error {
+	text, err := chart()
+	if err != nil {
+		return err
+	}
+	_, _ = kubectlRun("", "create", "namespace", system)
+	if out, err := kubectlRun(text, "apply", "--server-side", "-n", system, "-f", "-"); err != nil {
+		return fmt.Errorf("apply the chart: %w: %s", err, out)
+	}
+	for _, what := range []string{"deployment/postern-controller", "daemonset/postern-agent"} {
+		if out, err := kubectlRun("", "rollout", "status", "-n", system, what, "--timeout=120s"); err != nil {
+			return fmt.Errorf("wait for %s: %w: %s", what, err, out)
+		}
+	}
+	return nil
+}
+
+func uninstall() error {
+	text, err := chart()
+	if err != nil {
+		return err
+	}
+	if out, err := kubectlRun(text, "delete", "--ignore-not-found", "-n", system, "-f", "-"); err != nil {
+		return fmt.Errorf("delete the chart: %w: %s", err, out)
+	}
+	return nil
+}
+
+// diagnose shows what somebody who looks at a failure asks first.
+func diagnose() {
+	for _, args := range [][]string{
+		{"get", "pods", "-A", "-o", "wide"},
+		{"get", "targets,accesspolicies,issuers,nodestatuses", "-o", "yaml"},
+		{"logs", "-n", system, "daemonset/postern-agent", "-c", "gate", "--tail=60"},
+		{"logs", "-n", system, "daemonset/postern-agent", "-c", "agent", "--tail=60"},
+		{"logs", "-n", system, "deployment/postern-controller", "--tail=30"},
+		{"get", "events", "-A", "--sort-by=.lastTimestamp"},
+	} {
+		out, _ := kubectlRun("", args...)
+		fmt.Fprintf(os.Stderr, "--- kubectl %s\n%s", strings.Join(args, " "), out)
+	}
+}
+
+func command(name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s %s: %w", filepath.Base(name), strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// kubectlRun runs kubectl as the cluster's administrator.
+func kubectlRun(stdin string, args ...string) (out string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, cluster.program, append([]string{"kubectl"}, args...)...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+cluster.kubeconfig)
+	if stdin != "" {
+		cmd.Stdin = strings.NewReader(stdin)
+	}
+	text, err := cmd.CombinedOutput()
+	return string(text), err
+}
