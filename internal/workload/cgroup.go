@@ -27,10 +27,10 @@ var (
 )
 
 const (
-	// maxDepth and maxCgroups bound a walk below one container: who may write in
-	// its cgroup can nest others.
+	// maxDepth and maxCgroups bound a walk: who may write in a container's cgroup
+	// can nest others.
 	maxDepth   = 16
-	maxCgroups = 4096
+	maxCgroups = 1 << 16
 )
 
 // ParseCgroup tells whose the cgroup of that path is: a pod's, and within it a
