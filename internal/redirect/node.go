@@ -189,11 +189,22 @@ func (n *Node) load(maps map[string]*ebpf.Map) (*ebpf.Collection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
-	if err := programs.Assign(&n.maps); err != nil {
+	if err := errors.Join(bindMaps(programs), programs.Assign(&n.maps)); err != nil {
 		programs.Close()
 		return nil, err
 	}
 	return programs, nil
+}
+
+// bindMaps lets the maps that no program uses live and be found as those that some
+// do.
+func bindMaps(programs *ebpf.Collection) error {
+	for name, m := range programs.Maps {
+		if err := programs.Programs[bpf.NodeProgSockOps].BindMap(m); err != nil {
+			return fmt.Errorf("bind map %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // Close lets go of this process's descriptors. The guard stays as it is:

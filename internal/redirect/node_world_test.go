@@ -185,6 +185,13 @@ func (w *nodeWorld) from(t *testing.T, p *nodePod, workload string) string {
 	return w.play(t, w.workload(p.container, workload, none))
 }
 
+// playIn plays a workload in another namespace than the world's.
+func (w *nodeWorld) playIn(t *testing.T, ns *testenv.Netns, cmd *exec.Cmd) string {
+	t.Helper()
+	in := &world{here: ns}
+	return in.play(t, cmd)
+}
+
 // nothingReached fails if the database saw something.
 func (w *nodeWorld) nothingReached(t *testing.T) {
 	t.Helper()
