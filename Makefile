@@ -21,12 +21,15 @@ CLUSTER          := testenv/cluster
 CLUSTER_PACKAGES := . ./boot ./image ./layout ./node ./pause ./pki
 CLUSTER_ENV      := env $(foreach v,POSTERN_CLUSTER POSTERN_CLUSTER_PROXY POSTERN_CLUSTER_BINARY,$(if $($(v)),"$(v)=$($(v))")) "GOFLAGS=$(GOFLAGS)"
 
+# The oldest kernel that is served: a series that the machine's package sources have.
+LINUX ?= 6.1
+
 # Seconds of fuzzing in all, shared by every fuzz target.
 FUZZ_SECONDS ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit kernel e2e race fuzz bench build generate fmt lint verify packages \
-	cluster cluster-up cluster-down cluster-images cluster-test packages-cluster
+.PHONY: help demo test unit kernel kernel-oldest e2e race fuzz bench build generate fmt lint verify packages \
+	cluster cluster-up cluster-down cluster-images cluster-test packages-cluster packages-kernel
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +45,10 @@ unit: ## run the tests that need Go alone; others say what they miss
 
 kernel: ## run the redirect tests on the running kernel, as root
 	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test $(KERNEL)
+
+kernel-oldest: packages-kernel ## run them on the oldest kernel, under QEMU (LINUX=6.12: on that one)
+	@$(GO) build -o bin/kernel ./testenv/kernel
+	@bin/kernel -kernel $(LINUX) -arguments "-test.short -test.timeout=12m" $(KERNEL)
 
 e2e: packages ## run the tests of the whole product, as root
 	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test $(E2E)
@@ -83,6 +90,9 @@ verify: generate ## rebuild what is generated and fail if it differs from what i
 
 packages: ## install what demo and tests need from the distribution
 	@$(AS_ROOT) testenv/packages
+
+packages-kernel:
+	@$(AS_ROOT) testenv/packages --kernel-oldest
 
 packages-cluster:
 	@$(AS_ROOT) testenv/packages --cluster

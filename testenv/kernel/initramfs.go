@@ -24,33 +24,38 @@ const (
 
 // test is a compiled test binary and what it finds beside it.
 type test struct {
-	name   string // the package's folder, with dots for slashes
+	name   string // the package's path, with dots for slashes
 	binary string
 	data   string // its testdata folder; may not exist
 }
 
 // build compiles the guest's first process and the packages' tests into a
-// folder, static: the guest has no libraries.
+// folder, static: the guest has no libraries. Packages without tests are left
+// out.
 func build(ctx context.Context, packages []string, work string) (guest string, tests []test, err error) {
 	guest = filepath.Join(work, "guest")
 	if err := compile(ctx, "build", "-o", guest, "postern.dev/postern/testenv/kernel"); err != nil {
 		return "", nil, err
 	}
-	for _, pattern := range packages {
-		dir, err := output(ctx, "", "go", "list", "-f", "{{.Dir}}", pattern)
-		if err != nil {
-			return "", nil, err
+	const format = "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}\t{{.Dir}}{{end}}"
+	listed, err := output(ctx, "", "go", append([]string{"list", "-f", format}, packages...)...)
+	if err != nil {
+		return "", nil, err
+	}
+	for line := range strings.Lines(string(listed)) {
+		path, dir, found := strings.Cut(strings.TrimSpace(line), "\t")
+		if !found {
+			continue
 		}
-		name := strings.ReplaceAll(strings.Trim(filepath.ToSlash(filepath.Clean(pattern)), "./"), "/", ".")
-		t := test{
-			name:   name,
-			binary: filepath.Join(work, name+".test"),
-			data:   filepath.Join(strings.TrimSpace(string(dir)), "testdata"),
-		}
-		if err := compile(ctx, "test", "-c", "-o", t.binary, pattern); err != nil {
+		name := strings.ReplaceAll(path, "/", ".")
+		t := test{name: name, binary: filepath.Join(work, name+".test"), data: filepath.Join(dir, "testdata")}
+		if err := compile(ctx, "test", "-c", "-o", t.binary, path); err != nil {
 			return "", nil, err
 		}
 		tests = append(tests, t)
+	}
+	if len(tests) == 0 {
+		return "", nil, fmt.Errorf("find tests in %s: none is there", strings.Join(packages, " "))
 	}
 	return guest, tests, nil
 }
