@@ -62,11 +62,21 @@ func (s *sniffer) read(fd int, stop <-chan struct{}) {
 		if err != nil {
 			return
 		}
-		if ll := from.(*unix.SockaddrLinklayer); ll.Pkttype == unix.PACKET_OUTGOING {
+		ll := from.(*unix.SockaddrLinklayer)
+		if ll.Pkttype == unix.PACKET_OUTGOING {
 			continue
 		}
-		s.see(buf[:n])
+		s.see(untagged(networkOrder(ll.Protocol), buf[:n]))
 	}
+}
+
+// untagged takes off what tags for a VLAN the kernel has left, as the database's
+// machine does.
+func untagged(kind uint16, packet []byte) []byte {
+	for kind == unix.ETH_P_8021Q && len(packet) > 4 {
+		kind, packet = binary.BigEndian.Uint16(packet[2:]), packet[4:]
+	}
+	return packet
 }
 
 func (s *sniffer) see(packet []byte) {
