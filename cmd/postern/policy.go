@@ -36,11 +36,12 @@ func policyCheckCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check -f file...",
 		Short: "Say everything that is wrong with policy files",
-		Long: "Read policy files as run does, as one set, and say everything that is wrong with\n" +
-			"them, each with file, line and field; and, as warnings, what is legal and deserves\n" +
-			"a second look. Nothing but these files is read: hosts are not looked up, and\n" +
-			"credential files are not opened.\n\n" +
-			"Exit code: 0 run accepts the files, 1 it does not.",
+		Long: "Read policy files as one set, and say everything that is wrong with them, each\n" +
+			"with file, line and field; and, as warnings, what is legal and deserves a second\n" +
+			"look. Files that name Secrets, Services or pods are judged as a cluster would,\n" +
+			"others as postern run does. Nothing but these files is read: hosts are not looked\n" +
+			"up, credential files are not opened, and no cluster is asked.\n\n" +
+			"Exit code: 0 the files are accepted, 1 they are not.",
 		Example: "  postern policy check -f targets.yaml -f access.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -54,7 +55,7 @@ func policyCheckCommand() *cobra.Command {
 
 // checkPolicy prints mistakes to stderr, all else to stdout.
 func checkPolicy(stdout, stderr io.Writer, files []string) error {
-	set, err := policy.Load(files...)
+	set, place, err := policy.Check(files...)
 	if err != nil {
 		if _, err := fmt.Fprintln(stderr, err); err != nil {
 			return fmt.Errorf("print the mistakes: %w", err)
@@ -66,8 +67,12 @@ func checkPolicy(stdout, stderr io.Writer, files []string) error {
 			return fmt.Errorf("print the warnings: %w", err)
 		}
 	}
-	_, err = fmt.Fprintf(stdout, "ok: %d targets, %d access policies, %d issuers\n",
-		len(set.Targets()), len(set.Policies()), len(set.Issuers()))
+	user := "postern run"
+	if place == policy.Cluster {
+		user = "a cluster"
+	}
+	_, err = fmt.Fprintf(stdout, "ok, for %s: %d targets, %d access policies, %d issuers\n",
+		user, len(set.Targets()), len(set.Policies()), len(set.Issuers()))
 	return err
 }
 

@@ -175,7 +175,7 @@ func encounter(a, b *AccessPolicy) meeting {
 // encounterOf compares two selectors field by field: one field that parts them parts
 // them, and only fields that both have alike, or both lack, make the meeting certain.
 func encounterOf(a, b *Selector) meeting {
-	if a.nobody() || b.nobody() {
+	if a.nobody() || b.nobody() || a.apart(b) || b.apart(a) || !labelsMeet(a.PodLabels, b.PodLabels) {
 		return never
 	}
 	most := certainly
@@ -188,9 +188,6 @@ func encounterOf(a, b *Selector) meeting {
 		case !both && len(field.a)+len(field.b) > 0:
 			most = possibly
 		}
-	}
-	if !labelsMeet(a.PodLabels, b.PodLabels) || a.apart(b) || b.apart(a) {
-		return never
 	}
 	if !maps.Equal(a.PodLabels, b.PodLabels) || len(a.Groups)+len(b.Groups) > 0 && !share(a.Groups, b.Groups) {
 		most = possibly
@@ -208,19 +205,26 @@ func labelsMeet(a, b map[string]string) bool {
 	return true
 }
 
-// apart tells that none of the selector's users can be a pod that b wants.
+// apart tells that nobody who matches s is a pod as b wants it: by its namespace, or
+// by whom s names as users.
 func (s *Selector) apart(b *Selector) bool {
-	return len(s.Users) > 0 && b.pods() && !slices.ContainsFunc(s.Users, b.admits)
+	for _, home := range s.homes() {
+		if slices.ContainsFunc(b.homes(), func(other []string) bool { return !share(home, other) }) {
+			return true
+		}
+	}
+	wantsPods := b.pods() || len(b.homes()) > 0
+	return wantsPods && len(s.Users) > 0 && !slices.ContainsFunc(s.Users, b.admits)
 }
 
-// nobody tells that the selector's users and its own pod fields exclude each other.
+// nobody tells that the selector's own fields exclude each other.
 func (s *Selector) nobody() bool { return s.apart(s) }
 
 // admits tells whether a user can be a pod that the selector's fields for pods fit.
 func (s *Selector) admits(user string) bool {
 	namespace, account, ok := serviceAccount(user)
-	return ok && (len(s.Namespaces) == 0 || slices.Contains(s.Namespaces, namespace)) &&
-		(len(s.ServiceAccounts) == 0 || slices.Contains(s.ServiceAccounts, account))
+	return ok && (len(s.ServiceAccounts) == 0 || slices.Contains(s.ServiceAccounts, account)) &&
+		!slices.ContainsFunc(s.homes(), func(home []string) bool { return !slices.Contains(home, namespace) })
 }
 
 func share(a, b []string) bool {

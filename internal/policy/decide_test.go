@@ -367,6 +367,46 @@ func TestConditions(t *testing.T) {
 // dear costs 8⁶ steps.
 const dear = "[1,2,3,4,5,6,7,8].all(a, [1,2,3,4,5,6,7,8].all(b, [1,2,3,4,5,6,7,8].all(c, [1,2,3,4,5,6,7,8].all(d, [1,2,3,4,5,6,7,8].all(e, [1,2,3,4,5,6,7,8].all(f, a+b+c+d+e+f > 0))))))"
 
+func TestConditionsOnPods(t *testing.T) {
+	for _, row := range []struct {
+		when string
+		who  Subject
+		want string // what a deny and an allow with that condition do
+	}{
+		{"workload.namespace == 'agents'", reporter, "deny allow"},
+		{"workload.namespace == 'other'", reporter, "allow deny"},
+		{"workload.pod.startsWith('reporter-')", reporter, "deny allow"},
+		{"workload.service_account == 'reporter'", reporter, "deny allow"},
+		{"workload.labels['app'] == 'reporter'", reporter, "deny allow"},
+		{"'app' in workload.labels", reporter, "deny allow"},
+		{"'stage' in workload.labels", reporter, "allow deny"},
+		{"workload.labels['stage'] == 'x'", reporter, "deny deny"},
+		{"workload.namespace != 'agents'", Subject{User: reporter.User}, "deny deny"},
+		{"'app' in workload.labels", Subject{User: reporter.User}, "deny deny"},
+		{"workload.user.endsWith(':reporter')", Subject{User: reporter.User}, "deny allow"},
+		{"'x' in workload.labels", Subject{User: reporter.User, Pod: &PodSubject{}}, "allow deny"},
+	} {
+		t.Run(row.when, func(t *testing.T) {
+			var got []string
+			for _, rules := range []string{
+				fmt.Sprintf("[{name: all, allow: [ALL]}, {name: when, deny: [ALL], when: %q}]", row.when),
+				fmt.Sprintf("[{name: when, allow: [ALL], when: %q}]", row.when),
+			} {
+				set, rejected := compiled(t, dbTarget, `AccessPolicy p targets: [db], subjects: [{users: ["`+reporter.User+`"]}], rules: `+rules, `AccessPolicy q targets: [db], mode: observe, subjects: [{namespaces: [agents]}], rules: [{name: all, allow: [ALL]}]`)
+				if len(rejected) > 0 {
+					t.Fatal(rejected)
+				}
+				who := row.who
+				who.User = reporter.User
+				got = append(got, set.View("db", who).Decide(Request{Statements: []Statement{one("SELECT", "public.users")}}).Action.String())
+			}
+			if text := strings.Join(got, " "); text != row.want {
+				t.Errorf("got %s, want %s", text, row.want)
+			}
+		})
+	}
+}
+
 func TestObserve(t *testing.T) {
 	const (
 		readsEnforced = `rules: [{name: reads, allow: [SELECT]}]`

@@ -137,6 +137,19 @@ func TestFormIsStrict(t *testing.T) {
 		{"a date for text", "[{users: [\"linux:ada\"]}]", "[{users: [2026-01-02]}]", "f:13: AccessPolicy/readers: spec.subjects[0].users[0]: is a date; want text, put it in quotes"},
 		{"an octal port", "hosts: [db.internal]", "hosts: [db.internal]\n  ports: [0o12]", "f:7: Target/db: spec.ports[0]: is a number; want a whole number"},
 		{"a port of 20 digits", "hosts: [db.internal]", "hosts: [db.internal]\n  ports: [99999999999999999999]", "f:7: Target/db: spec.ports[0]: is a number; want a whole number"},
+		{"what kubectl shows of metadata", "metadata: {name: db}", "metadata: {name: db, uid: x, resourceVersion: '1', creationTimestamp: 2026-01-02T03:04:05Z}", "f:3: Target/db: metadata.uid: " + ofTheCluster + "\nf:3: Target/db: metadata.resourceVersion: " + ofTheCluster + "\nf:3: Target/db: metadata.creationTimestamp: " + ofTheCluster},
+		{"what kubectl shows of a status", "spec:\n  protocol", "status: {conditions: []}\nspec:\n  protocol", "f:4: Target/db: status: " + ofTheCluster},
+		{"a namespace", "metadata: {name: db}", "metadata: {name: db, namespace: data}", "f:3: Target/db: metadata.namespace: is given, and Postern's objects belong to no namespace; take it away"},
+		{"an unknown key of metadata", "metadata: {name: db}", "metadata: {name: db, color: x}", "f:3: Target/db: metadata.color: is not a field here; the fields are name, labels, annotations"},
+		{"a label of a number", "metadata: {name: db}", "metadata: {name: db, labels: {a: 1}}", "f:3: Target/db: metadata.labels.a: is a number; want text for text, put both in quotes"},
+		{"a label twice", "metadata: {name: db}", "metadata: {name: db, labels: {a: x, a: x}}", "f:3: Target/db: metadata.labels: has \"a\" twice; keep one"},
+		{"labels behind an alias", "metadata: {name: db}", "metadata: {name: db, labels: {a: &a x}}", "f:3: Target/db: metadata.labels.a: is text; want text for text, put both in quotes"},
+		{"a Secret", "{file: /etc/postern/login.yaml}", "{secret: login}", "f:7: Target/db: spec.credential.secret: works in a cluster only; name a file, as in {file: /path}"},
+		{"a Service", "hosts: [db.internal]", "services: [{namespace: data, name: db}]", "f:6: Target/db: spec.services: works in a cluster only; name the server in hosts"},
+		{"exclusive", "hosts: [db.internal]", "hosts: [db.internal]\n  exclusive: true", "f:7: Target/db: spec.exclusive: works in a cluster only; take it away"},
+		{"from the pod", "hosts: [db.internal]", "hosts: [db.internal]\n  source: pod", "f:7: Target/db: spec.source: works in a cluster only; take it away"},
+		{"pods", "{users: [\"linux:ada\"]}", "{namespaces: [agents]}", "f:13: AccessPolicy/readers: spec.subjects[0]: works in a cluster only; name users or groups instead of pods"},
+		{"a pod's user", "linux:ada", "k8s:system:serviceaccount:a:b", "f:13: AccessPolicy/readers: spec.subjects[0].users[0]: works in a cluster only; use linux, or an Issuer's name"},
 		{"an empty text", "hosts: [db.internal]", "hosts: ['']", "f:6: Target/db: spec.hosts[0]: is empty; give it a value or take the key away"},
 		{"another version", "apiVersion: postern.dev/v1alpha1\nkind: Target", "apiVersion: postern.dev/v2\nkind: Target", "f:1: Target/db: apiVersion: \"postern.dev/v2\" is not a version that is read; want postern.dev/v1alpha1"},
 		{"no version", "apiVersion: postern.dev/v1alpha1\nkind: Target", "kind: Target", "f:1: Target/db: apiVersion: is missing; want postern.dev/v1alpha1"},
@@ -159,6 +172,98 @@ func TestFormIsStrict(t *testing.T) {
 				t.Errorf("got\n%v\nwant\n%s", err, row.want)
 			}
 		})
+	}
+}
+
+// TestLabelsOfFilesDecideNothing: they are for whoever hands the files on.
+func TestLabelsOfFilesDecideNothing(t *testing.T) {
+	plain, err := Parse("f", []byte(small))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := Parse("f", []byte(strings.Replace(small, "metadata: {name: db}", "metadata: {name: db, labels: {app.kubernetes.io/part-of: shop, empty: \"\"}, annotations: {note: \"a\\nb\"}}", 1)))
+	if err != nil || set.Hash() != plain.Hash() {
+		t.Fatalf("got %v, want a set with the hash of one without labels", err)
+	}
+	if got := set.Targets()[0].Labels["app.kubernetes.io/part-of"]; got != "shop" {
+		t.Errorf("got label %q, want shop", got)
+	}
+}
+
+func TestCheckTellsForWhichPlaceFilesAre(t *testing.T) {
+	const issuer = "---\napiVersion: postern.dev/v1alpha1\nkind: Issuer\nmetadata: {name: ci}\nspec: {url: https://ci.example, audience: postern, username: claims.sub, ca: {secret: ca}}\n"
+	for _, row := range []struct {
+		name, text string
+		want       Place
+		mistake    string
+	}{
+		{"files", small, Host, ""},
+		{"every field of a cluster", clusterText, Cluster, ""},
+		{"a Secret", strings.Replace(small, "{file: /etc/postern/login.yaml}", "{secret: login}", 1), Cluster, ""},
+		{"a Service", strings.NewReplacer("hosts: [db.internal]", "services: [{namespace: data, name: db}]", "{file: /etc/postern/login.yaml}", "{client: true}").Replace(small), Cluster, ""},
+		{"pods", strings.NewReplacer(`{users: ["linux:ada"]}`, "{namespaces: [agents]}", "{file: /etc/postern/login.yaml}", "{client: true}").Replace(small), Cluster, ""},
+		{"a pod's group", strings.NewReplacer(`{users: ["linux:ada"]}`, "{groups: [\"k8s:system:serviceaccounts\"]}", "{file: /etc/postern/login.yaml}", "{client: true}").Replace(small), Cluster, ""},
+		{"an issuer's certificates", strings.Replace(small, "{file: /etc/postern/login.yaml}", "{client: true}", 1) + issuer, Cluster, ""},
+		{"pods and a file", strings.Replace(small, `{users: ["linux:ada"]}`, "{namespaces: [agents]}", 1), Cluster, "f:7: Target/db: spec.credential.file: works with postern run only; an agent in a cluster reads no files"},
+		{"a mistake beside it", strings.Replace(clusterText, "protocol: postgres", "protocol: mysql", 1), Cluster, "f:5: Target/db: spec.protocol: \"mysql\" is not a choice"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "f")
+			if err := os.WriteFile(path, []byte(row.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			set, place, err := Check(path)
+			if place != row.want {
+				t.Errorf("got place %d, want %d", place, row.want)
+			}
+			if row.mistake == "" && (err != nil || set == nil) {
+				t.Errorf("got %v, want a set", err)
+			}
+			if row.mistake != "" && (err == nil || !strings.HasPrefix(err.Error(), filepath.Dir(path)+"/"+row.mistake)) {
+				t.Errorf("got %v, want %s", err, row.mistake)
+			}
+		})
+	}
+}
+
+func TestClusterExamplesAreForAClusterAndDoubtless(t *testing.T) {
+	for path, text := range clusterExamples(t) {
+		set, place, err := Check(path)
+		if err != nil || place != Cluster {
+			t.Errorf("got place %d and error %v for %s, want a set for a cluster", place, err, path)
+			continue
+		}
+		if got := set.Warnings(); len(got) != 0 {
+			t.Errorf("got warnings %q, want none", got)
+		}
+		again, rejected, err := Compile(live(t, text))
+		if err != nil || len(rejected) != 0 || again.Hash() != set.Hash() {
+			t.Errorf("got %v and %v for %s, want what the file gives", rejected, err, path)
+		}
+	}
+}
+
+// TestMigrationExampleDecides shows that the example does what its comments say.
+func TestMigrationExampleDecides(t *testing.T) {
+	set, _, err := Check("../../deploy/examples/cluster/migration.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ account, operation, want, secret string }{
+		{"migrator", "DDL", "allow migrations/schema", "orders-migrator"},
+		{"migrator", "DCL", "deny migrations/no-role-changes: rights are granted by the database's owners", "orders-migrator"},
+		{"reporter", "SELECT", "allow readers/reads", "orders-login"},
+		{"reporter", "DDL", "deny readers/: no rule allows DDL", "orders-login"},
+		{"other", "SELECT", "deny /: no policy matches this workload on this target", ""},
+	} {
+		view := set.View("orders-db", Subject{Pod: &PodSubject{Namespace: "agents", ServiceAccount: row.account}})
+		got := view.Decide(Request{Database: "orders", Statements: []Statement{one(row.operation, "public.customers")}})
+		if text := verdict(got.Action, got.Policy, got.Rule, got.Reason); text != row.want {
+			t.Errorf("got %s for %s by %s, want %s", text, row.operation, row.account, row.want)
+		}
+		if login, _ := view.Credential(); login.Secret != row.secret {
+			t.Errorf("got secret %q for %s, want %q", login.Secret, row.account, row.secret)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"iter"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -30,6 +31,12 @@ func serviceAccount(user string) (namespace, name string, ok bool) {
 	return namespace, name, ok && isLabel(namespace) && isSubdomain(name)
 }
 
+// isPodUser tells the user of a pod.
+func isPodUser(user string) bool {
+	_, _, ok := serviceAccount(user)
+	return ok
+}
+
 // isPodGroup tells a group of pods.
 func isPodGroup(group string) bool {
 	rest, ok := strings.CutPrefix(group, podGroups)
@@ -38,7 +45,8 @@ func isPodGroup(group string) bool {
 
 // check reports what is wrong with a selector.
 func (s *Selector) check(d *document, at string, l *loader) {
-	if len(s.Users) == 0 && len(s.Groups) == 0 && !s.pods() {
+	unread := slices.ContainsFunc(fieldNames(reflect.TypeFor[Selector]()), func(key string) bool { return d.unread(at + "." + key) })
+	if len(s.Users) == 0 && len(s.Groups) == 0 && !s.pods() && !unread {
 		d.wrong(at, "names nobody; give it users or groups, in a cluster namespaces, podLabels or serviceAccounts")
 	}
 	l.checkSubjects(d, at+".users", s.Users)
@@ -57,14 +65,28 @@ func (s *Selector) check(d *document, at string, l *loader) {
 	switch {
 	case s.nobody():
 		d.warn(at, "names users that are none of the pods that it names: nobody matches it")
-	case len(s.Namespaces) == 0 && !slices.ContainsFunc(slices.Concat(s.Users, s.Groups), namesNamespace):
+	case len(s.homes()) == 0 && !slices.ContainsFunc(s.Users, isPodUser):
 		d.warn(at, "matches pods of every namespace, and whoever may create pods somewhere chooses their labels and accounts; name namespaces as well")
 	}
 }
 
-// namesNamespace tells whether a user or group is of one namespace.
-func namesNamespace(name string) bool {
-	return strings.HasPrefix(name, podUser) || strings.HasPrefix(name, podGroups+":")
+// homes lists what the selector says of the namespace of who matches it: it must be
+// in each of the lists. None: it may be any, or the matching are no pods.
+func (s *Selector) homes() [][]string {
+	var all [][]string
+	if len(s.Namespaces) > 0 {
+		all = append(all, s.Namespaces)
+	}
+	var ofGroups []string
+	for _, group := range s.Groups {
+		if namespace, ok := strings.CutPrefix(group, podGroups+":"); ok {
+			ofGroups = append(ofGroups, namespace)
+		}
+	}
+	if len(ofGroups) > 0 && len(ofGroups) == len(s.Groups) {
+		all = append(all, ofGroups)
+	}
+	return all
 }
 
 // hasLinux tells whether a selector names somebody whom the kernel alone proves.
@@ -103,8 +125,7 @@ func (l *loader) checkSubjects(d *document, path string, names []string) {
 
 // checkPodName judges a user or group that is proven to be a pod's.
 func checkPodName(d *document, at, name string) {
-	_, _, user := serviceAccount(name)
-	if !user && !isPodGroup(name) {
+	if !isPodUser(name) && !isPodGroup(name) {
 		d.wrong(at, "%q is no pod's; want %s<namespace>:<name>, of groups %s:<namespace>", clip(name), podUser, podGroups)
 		return
 	}

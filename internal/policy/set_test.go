@@ -38,9 +38,130 @@ func TestSubjectsMatchEachFieldByAnyEntry(t *testing.T) {
 	}
 }
 
+func TestPodsMatchEachFieldByAnyEntry(t *testing.T) {
+	noPod := Subject{User: reporter.User, Groups: reporter.Groups}
+	for _, row := range []struct {
+		name, subjects string
+		who            Subject
+		want           bool
+	}{
+		{"the namespace", `[{namespaces: [agents]}]`, reporter, true},
+		{"any of the namespaces", `[{namespaces: [other, agents]}]`, reporter, true},
+		{"another namespace", `[{namespaces: [agent]}]`, reporter, false},
+		{"the service account", `[{serviceAccounts: [reporter]}]`, reporter, true},
+		{"the pod's name is not its account", `[{serviceAccounts: [reporter-7]}]`, reporter, false},
+		{"a label", `[{podLabels: {app: reporter}}]`, reporter, true},
+		{"a label of no value", `[{podLabels: {tier: ""}}]`, reporter, true},
+		{"a label that the pod lacks, of no value", `[{podLabels: {stage: ""}}]`, reporter, false},
+		{"another value", `[{podLabels: {app: writer}}]`, reporter, false},
+		{"all labels", `[{podLabels: {app: reporter, tier: ""}}]`, reporter, true},
+		{"one label of two", `[{podLabels: {app: reporter, tier: back}}]`, reporter, false},
+		{"every field", `[{namespaces: [agents], podLabels: {app: reporter}, serviceAccounts: [reporter], users: ["k8s:system:serviceaccount:agents:reporter"], groups: ["k8s:system:serviceaccounts"]}]`, reporter, true},
+		{"every field but the namespace", `[{namespaces: [other], podLabels: {app: reporter}, serviceAccounts: [reporter]}]`, reporter, false},
+		{"every field but the label", `[{namespaces: [agents], podLabels: {app: x}, serviceAccounts: [reporter]}]`, reporter, false},
+		{"every field but the account", `[{namespaces: [agents], podLabels: {app: reporter}, serviceAccounts: [x]}]`, reporter, false},
+		{"every field but the group", `[{namespaces: [agents], groups: ["k8s:system:serviceaccounts:other"]}]`, reporter, false},
+		{"the user", `[{users: ["k8s:system:serviceaccount:agents:reporter"]}]`, reporter, true},
+		{"the group of the namespace", `[{groups: ["k8s:system:serviceaccounts:agents"]}]`, reporter, true},
+		{"a namespace, and who is no pod", `[{namespaces: [agents]}]`, noPod, false},
+		{"a user, and who is no pod", `[{users: ["k8s:system:serviceaccount:agents:reporter"]}]`, noPod, true},
+		{"any of the subjects", `[{namespaces: [other]}, {namespaces: [agents]}]`, reporter, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			set, rejected := compiled(t, dbTarget, strings.Replace(podReaders, "[{namespaces: [agents]}]", row.subjects, 1))
+			if len(rejected) > 0 {
+				t.Fatal(rejected)
+			}
+			if got := !set.View("db", row.who).Empty(); got != row.want {
+				t.Errorf("got match %v, want %v", got, row.want)
+			}
+			if got := set.Policies()[0].Matches(row.who); got != row.want {
+				t.Errorf("got policy match %v, want %v", got, row.want)
+			}
+		})
+	}
+}
+
+func TestSelectorsOfPodsAreChecked(t *testing.T) {
+	for _, row := range []struct{ name, subjects, want string }{
+		{"a namespace", `[{namespaces: [agents]}]`, ""},
+		{"labels and a namespace", `[{namespaces: [agents], podLabels: {app.kubernetes.io/name: x}}]`, ""},
+		{"labels and a user", `[{users: ["k8s:system:serviceaccount:a:b"], podLabels: {app: x}}]`, ""},
+		{"labels and a namespace's group", `[{groups: ["k8s:system:serviceaccounts:a"], podLabels: {app: x}}]`, ""},
+		{"labels alone", `[{podLabels: {app: x}}]`, "warning: spec.subjects[0]: matches pods of every namespace"},
+		{"labels and the group of all", `[{groups: ["k8s:system:serviceaccounts"], podLabels: {app: x}}]`, "warning: spec.subjects[0]: matches pods of every namespace"},
+		{"accounts alone", `[{serviceAccounts: [x]}]`, "warning: spec.subjects[0]: matches pods of every namespace"},
+		{"a user of another namespace", `[{namespaces: [a], users: ["k8s:system:serviceaccount:b:x"]}]`, "warning: spec.subjects[0]: names users that are none of the pods"},
+		{"a user who is no pod", `[{namespaces: [a], users: ["linux:ada"]}]`, `warning: spec.subjects[0].users[0]: "linux:ada": pods are no Linux users`},
+		{"a pattern", `[{namespaces: ["a*"]}]`, `spec.subjects[0].namespaces[0]: "a*" has a *, and subjects have no patterns; name each`},
+		{"a namespace that is none", `[{namespaces: [Agents]}]`, `spec.subjects[0].namespaces[0]: "Agents" is not the name of a namespace`},
+		{"an account with its namespace", `[{serviceAccounts: [a/b]}]`, `spec.subjects[0].serviceAccounts[0]: "a/b" is not the name of a service account`},
+		{"a namespace twice", `[{namespaces: [a, a]}]`, `spec.subjects[0].namespaces[1]: "a" is there twice; keep one`},
+		{"a label that is none", `[{namespaces: [a], podLabels: {"a b": c}}]`, `spec.subjects[0].podLabels: "a b": "c" is not a label`},
+		{"a value that is none", `[{namespaces: [a], podLabels: {app: "-"}}]`, `spec.subjects[0].podLabels: "app": "-" is not a label`},
+		{"a label that is a number", `[{namespaces: [a], podLabels: {app: 7}}]`, `spec.subjects[0].podLabels.app: is a number; want text for text`},
+		{"labels that are a list", `[{namespaces: [a], podLabels: [app]}]`, `spec.subjects[0].podLabels: is a list; want a mapping of text to text`},
+		{"no label", `[{namespaces: [a], podLabels: {}}]`, `spec.subjects[0].podLabels: has 0 entries`},
+		{"a person", `[{users: ["k8s:ada"]}]`, `spec.subjects[0].users[0]: "k8s:ada" is no pod's`},
+		{"a group that is no pod's", `[{groups: ["k8s:system:masters"]}]`, `spec.subjects[0].groups[0]: "k8s:system:masters" is no pod's`},
+		{"a group like that of pods", `[{groups: ["k8s:system:serviceaccountsx"]}]`, `spec.subjects[0].groups[0]: "k8s:system:serviceaccountsx" is no pod's`},
+		{"the prefix that is kept", `[{users: ["pod:x"]}]`, `spec.subjects[0].users[0]: "pod:x": pod is reserved`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			set, rejected := compiled(t, dbTarget, strings.Replace(podReaders, "[{namespaces: [agents]}]", row.subjects, 1))
+			got := ""
+			if err := rejected["AccessPolicy/readers"]; err != nil {
+				got = err.Error()
+			} else if remarks := set.Remarks("AccessPolicy/readers"); len(remarks) > 0 {
+				got = "warning: " + remarks[0]
+			}
+			if row.want == "" && got != "" || !strings.HasPrefix(got, row.want) {
+				t.Errorf("got %q, want %q", got, row.want)
+			}
+		})
+	}
+}
+
+// TestPodsThatMeet compares two policies with different credentials.
+func TestPodsThatMeet(t *testing.T) {
+	for _, row := range []struct {
+		name, first, second string
+		want                bool // that one pod may match both
+	}{
+		{"one namespace", `namespaces: [a]`, `namespaces: [a, b]`, true},
+		{"two namespaces", `namespaces: [a]`, `namespaces: [b]`, false},
+		{"one account", `namespaces: [a], serviceAccounts: [x]`, `namespaces: [a], serviceAccounts: [x]`, true},
+		{"two accounts", `namespaces: [a], serviceAccounts: [x]`, `namespaces: [a], serviceAccounts: [z]`, false},
+		{"two values of a label", `podLabels: {app: x}`, `podLabels: {app: z}`, false},
+		{"two labels", `podLabels: {app: x}`, `podLabels: {tier: x}`, true},
+		{"labels and a namespace", `podLabels: {app: x}`, `namespaces: [a]`, true},
+		{"a user of the namespace", `users: ["k8s:system:serviceaccount:a:x"]`, `namespaces: [a]`, true},
+		{"a user of another namespace", `users: ["k8s:system:serviceaccount:b:x"]`, `namespaces: [a]`, false},
+		{"a user of another account", `users: ["k8s:system:serviceaccount:a:x"]`, `namespaces: [a], serviceAccounts: [z]`, false},
+		{"a Linux user", `users: ["linux:ada"]`, `namespaces: [a]`, false},
+		{"a group", `groups: ["k8s:system:serviceaccounts:a"]`, `namespaces: [a]`, true},
+		{"a group of another namespace", `groups: ["k8s:system:serviceaccounts:b"]`, `namespaces: [a]`, false},
+		{"two groups of namespaces", `groups: ["k8s:system:serviceaccounts:b"]`, `groups: ["k8s:system:serviceaccounts:a"]`, false},
+		{"a user and the group of another namespace", `users: ["k8s:system:serviceaccount:b:x"]`, `groups: ["k8s:system:serviceaccounts:a"]`, false},
+		{"the groups of two namespaces and of one", `groups: ["k8s:system:serviceaccounts:a", "k8s:system:serviceaccounts:b"]`, `groups: ["k8s:system:serviceaccounts:a"]`, true},
+		{"one of whom nobody matches", `namespaces: [a], users: ["k8s:system:serviceaccount:b:x"]`, `namespaces: [a]`, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			const policy = "AccessPolicy %s targets: [db], credential: {secret: %[1]s}, subjects: [{%s}], rules: [{name: all, allow: [ALL]}]"
+			set, rejected := compiled(t, dbTarget, fmt.Sprintf(policy, "a", row.first), fmt.Sprintf(policy, "b", row.second))
+			if len(rejected) > 0 {
+				t.Fatal(rejected)
+			}
+			if got := len(set.AmbiguousWith("a")) > 0 && len(set.AmbiguousWith("b")) > 0; got != row.want {
+				t.Errorf("got a meeting %v, want %v", got, row.want)
+			}
+		})
+	}
+}
+
 func TestEmptySelectorMatchesNobody(t *testing.T) {
-	if (&Selector{}).matches(ada) || (&Selector{}).matches(Subject{}) {
-		t.Error("got a match from a selector without users and groups, want none")
+	if (&Selector{}).matches(ada) || (&Selector{}).matches(Subject{}) || (&Selector{}).matches(reporter) {
+		t.Error("got a match from a selector without fields, want none")
 	}
 }
 

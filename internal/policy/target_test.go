@@ -64,6 +64,45 @@ func TestServerName(t *testing.T) {
 	}
 }
 
+func TestServerNameOfServices(t *testing.T) {
+	for _, row := range []struct{ name, spec, addr, want string }{
+		{"the one Service", "services: [{namespace: data, name: pg}]", "10.8.0.5", "pg.data.svc"},
+		{"written", "services: [{namespace: data, name: pg}], tls: {serverName: db}", "10.8.0.5", "db"},
+		{"an address beside it", "services: [{namespace: data, name: pg}], hosts: [10.8.0.5]", "10.8.0.5", "10.8.0.5"},
+		{"a Service beside an address", "services: [{namespace: data, name: pg}], hosts: [10.8.0.5]", "10.8.0.6", "pg.data.svc"},
+		{"nothing proves two Services", "services: [{namespace: data, name: pg}, {namespace: data, name: replica}], tls: {mode: require}", "10.8.0.5", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			set, rejected := compiled(t, "Target db protocol: postgres, "+row.spec)
+			if len(rejected) > 0 {
+				t.Fatal(rejected)
+			}
+			if got := set.Targets()[0].ServerName(netip.MustParseAddr(row.addr)); got != row.want {
+				t.Errorf("got %q, want %q", got, row.want)
+			}
+		})
+	}
+}
+
+func TestServicesAreChecked(t *testing.T) {
+	for _, row := range []struct{ spec, want string }{
+		{"services: [{namespace: data, name: pg}, {namespace: data, name: replica}]", "spec.tls.serverName: is missing, and the server has several names"},
+		{"services: [{namespace: data, name: pg}], hosts: [db]", "spec.tls.serverName: is missing, and the server has several names"},
+		{"services: [{name: pg}]", `spec.services[0].namespace: "" is not a namespace`},
+		{"services: [{namespace: data, name: a.b}]", `spec.services[0].name: "a.b" is not a Service's name`},
+		{"services: [{namespace: data, name: pg}, {namespace: data, name: pg}], tls: {serverName: db}", "spec.services[1]: data/pg is there twice"},
+		{"hosts: [db], credential: {secret: a/b}", `spec.credential.secret: "a/b" is not a Secret's name`},
+		{"hosts: [db], credential: {secret: a, client: true}", "spec.credential: has client beside a login"},
+		{"hosts: [db], credential: {secret: a, file: /a}", "spec.credential: has both file and secret"},
+		{"hosts: [db], tls: {ca: {secret: A}}", `spec.tls.ca.secret: "A" is not a Secret's name`},
+	} {
+		_, rejected := compiled(t, "Target db protocol: postgres, "+row.spec)
+		if got := rejected["Target/db"]; got == nil || !strings.HasPrefix(got.Error(), row.want) || strings.Contains(got.Error(), "\n") {
+			t.Errorf("%s: got %v, want one mistake: %s", row.spec, got, row.want)
+		}
+	}
+}
+
 func TestHostsAndSocketsAreChecked(t *testing.T) {
 	const ok = "" // no mistake
 	for _, row := range []struct{ spec, want string }{
