@@ -109,6 +109,7 @@ func (r *Run) isTarget(to netip.AddrPort) bool {
 type diagSocket struct {
 	family uint8
 	id     []byte // struct inet_diag_sockid
+	port   uint16 // its own
 	remote netip.AddrPort
 	uid    uint32
 	cgroup uint64 // that made it; 0: not told
@@ -131,8 +132,15 @@ const (
 // diagRequest is struct inet_diag_req_v2.
 type diagRequest struct {
 	family uint8
+	states uint32 // bits
 	id     []byte
 }
+
+// States to ask for: include/net/tcp_states.h.
+const (
+	everyState = ^uint32(0)
+	listening  = 1 << 10
+)
 
 func (d diagRequest) Len() int { return sizeofDiagRequest }
 
@@ -140,7 +148,7 @@ func (d diagRequest) Serialize() []byte {
 	b := make([]byte, sizeofDiagRequest)
 	b[0] = d.family
 	b[1] = unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(b[4:], ^uint32(0)) // in every state
+	binary.NativeEndian.PutUint32(b[4:], d.states)
 	copy(b[requestIDAt:], d.id)
 	return b
 }
@@ -149,7 +157,7 @@ func (d diagRequest) Serialize() []byte {
 // caller picks.
 func destroySockets(ctx context.Context, pick func(diagSocket) (bool, error)) (ended int, err error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := listSockets(family)
+		sockets, err := listSockets(family, everyState)
 		if err != nil {
 			return ended, fmt.Errorf("list sockets: %w", err)
 		}
@@ -180,9 +188,9 @@ func destroySockets(ctx context.Context, pick func(diagSocket) (bool, error)) (e
 	return ended, nil
 }
 
-func listSockets(family uint8) (list []diagSocket, err error) {
+func listSockets(family uint8, states uint32) (list []diagSocket, err error) {
 	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-	req.AddData(diagRequest{family: family})
+	req.AddData(diagRequest{family: family, states: states})
 	messages, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 	if err != nil {
 		return nil, err
@@ -207,6 +215,7 @@ func parseSocket(m []byte) (s diagSocket, ok bool) {
 		address = address[:4]
 	}
 	addr, ok := netip.AddrFromSlice(address)
+	s.port = binary.BigEndian.Uint16(s.id)
 	s.remote = netip.AddrPortFrom(addr.Unmap(), binary.BigEndian.Uint16(s.id[2:]))
 	s.uid = binary.NativeEndian.Uint32(m[messageUIDAt:])
 	attributes, err := nl.ParseRouteAttr(m[sizeofDiagMessage:])
@@ -223,7 +232,7 @@ func parseSocket(m []byte) (s diagSocket, ok bool) {
 
 func destroySocket(s diagSocket) error {
 	req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
-	req.AddData(diagRequest{family: s.family, id: s.id})
+	req.AddData(diagRequest{family: s.family, states: everyState, id: s.id})
 	_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 	return err
 }

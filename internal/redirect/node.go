@@ -50,12 +50,16 @@ type Node struct {
 	has        features
 	flags      uint32 // to attach with
 	maps       bpf.NodeMaps
+	share      *ebpf.MapSpec    // of a pod's tuples
 	programs   *ebpf.Collection // not attached yet; nil: they are
 
 	mu    sync.Mutex // of all below, and of writing to the maps
 	state bpf.NodeNode
 	pods  map[string]*member // by UID
 	where Placement
+
+	destroying sync.Mutex // of the next
+	destroy    *ebpf.Program
 }
 
 // OpenNode loads and attaches the node's programs, or takes over from an earlier
@@ -166,7 +170,8 @@ func (n *Node) load(maps map[string]*ebpf.Map) (*ebpf.Collection, error) {
 		return nil, err
 	}
 	spec.Maps[bpf.NodeMapCounters].MaxEntries *= maxPods
-	spec.Maps[bpf.NodeMapTuples].InnerMap.MaxEntries = n.connecting
+	n.share = spec.Maps[bpf.NodeMapTuples].InnerMap
+	n.share.Name, n.share.MaxEntries = "pod_tuples", n.connecting
 	for variable, value := range map[string]bool{
 		bpf.NodeVarHasSetRetval:   n.has.setRetval,
 		bpf.NodeVarHasPacketNetns: n.has.packetNetns,
@@ -210,6 +215,8 @@ func bindMaps(programs *ebpf.Collection) error {
 // Close lets go of this process's descriptors. The guard stays as it is:
 // [Uninstall] ends it.
 func (n *Node) Close() error {
+	n.destroying.Lock()
+	defer n.destroying.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var errs []error
@@ -219,6 +226,9 @@ func (n *Node) Close() error {
 	n.pods = nil
 	if n.programs != nil {
 		n.programs.Close()
+	}
+	if n.destroy != nil {
+		errs = append(errs, n.destroy.Close())
 	}
 	if n.maps.PosternNode != nil {
 		errs = append(errs, n.maps.Close())

@@ -47,11 +47,21 @@ func (n *Node) Destroy(ctx context.Context, uid string) (int, error) {
 }
 
 func (n *Node) destroyByProgram(ctx context.Context) (int, error) {
+	n.destroying.Lock()
+	defer n.destroying.Unlock()
+	if n.destroy == nil {
+		if err := n.loadDestroy(); err != nil {
+			return 0, err
+		}
+	}
+	return walk(ctx, n.destroy)
+}
+
+func (n *Node) loadDestroy() error {
 	spec, err := bpf.LoadDestroy()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	spec.Maps[bpf.DestroyMapCounters].MaxEntries *= maxPods
 	var objects struct {
 		Destroy *ebpf.Program `ebpf:"destroy_pods"`
 	}
@@ -65,10 +75,10 @@ func (n *Node) destroyByProgram(ctx context.Context) (int, error) {
 		},
 	})
 	if err != nil {
-		return 0, fmt.Errorf("load destroy: %w", err)
+		return fmt.Errorf("load destroy: %w", err)
 	}
-	defer objects.Destroy.Close()
-	return walk(ctx, objects.Destroy)
+	n.destroy = objects.Destroy
+	return nil
 }
 
 // walk runs a program for each socket of this thread's network namespace, and

@@ -43,7 +43,7 @@ func (n *Node) Listen(uid string) ([]net.Listener, error) {
 				return nil, fmt.Errorf("listen for pod %s: %w", uid, err)
 			}
 		}
-		listeners, err := listenIn(m.netns, networkOrder(m.pod.Port))
+		listeners, err := n.listenIn(m)
 		if err == nil {
 			return listeners, nil
 		}
@@ -192,8 +192,13 @@ func (n *Node) dropPort(m *member) error {
 // loopbacks are where listeners are.
 var loopbacks = [...]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 
-func listenIn(ns *os.File, port uint16) (listeners []net.Listener, err error) {
-	err = inNetns(ns, func() error {
+// listenIn listens at the pod's port.
+//
+// Errors: EADDRINUSE also if another process listens there too, as one of the same
+// user can.
+func (n *Node) listenIn(m *member) (listeners []net.Listener, err error) {
+	port := networkOrder(m.pod.Port)
+	err = inNetns(m.netns, func() error {
 		for i, addr := range loopbacks {
 			l, err := listenShared([...]string{"tcp4", "tcp6"}[i], netip.AddrPortFrom(addr, port))
 			if isNoFamily(err) {
@@ -207,7 +212,7 @@ func listenIn(ns *os.File, port uint16) (listeners []net.Listener, err error) {
 		if len(listeners) == 0 {
 			return unix.EADDRNOTAVAIL
 		}
-		return nil
+		return n.checkAlone(port)
 	})
 	if err != nil {
 		for _, l := range listeners {
@@ -216,6 +221,34 @@ func listenIn(ns *os.File, port uint16) (listeners []net.Listener, err error) {
 		return nil, err
 	}
 	return listeners, nil
+}
+
+// checkAlone finds out whether all that listen at a port, in the namespace of this
+// thread, are Postern's.
+func (n *Node) checkAlone(port uint16) error {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		sockets, err := listSockets(family, listening)
+		if errors.Is(err, unix.ENOENT) {
+			continue // the kernel cannot tell (no inet_diag)
+		}
+		if err != nil {
+			return fmt.Errorf("list listeners: %w", err)
+		}
+		for _, s := range sockets {
+			if s.port != port {
+				continue
+			}
+			var one uint8
+			err := n.maps.Agents.Lookup(s.cgroup, &one)
+			if errors.Is(err, ebpf.ErrKeyNotExist) {
+				return fmt.Errorf("another process listens at port %d: %w", port, unix.EADDRINUSE)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // listenShared listens beside an earlier process's listener. That nobody else

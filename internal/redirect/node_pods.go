@@ -254,14 +254,7 @@ func (n *Node) giveTuples(index uint32) error {
 	if !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("read tuples: %w", err)
 	}
-	spec, err := bpf.LoadNode()
-	if err != nil {
-		return err
-	}
-	share := spec.Maps[bpf.NodeMapTuples].InnerMap
-	share.Name = "pod_tuples"
-	share.MaxEntries = n.connecting
-	m, err := ebpf.NewMap(share)
+	m, err := ebpf.NewMap(n.share)
 	if err != nil {
 		return fmt.Errorf("make tuples: %w", err)
 	}

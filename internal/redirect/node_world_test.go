@@ -1,11 +1,13 @@
 package redirect
 
 import (
+	"context"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -97,7 +99,9 @@ func makeCgroup(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := kill(t.Context(), path); err != nil && t.Context().Err() == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := kill(ctx, path); err != nil {
 			t.Error(err)
 		}
 		if err := remove(path); err != nil {

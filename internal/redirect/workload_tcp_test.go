@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -365,6 +366,31 @@ func squatAutobind(s setting) string {
 		return word(err)
 	}
 	return "listening"
+}
+
+// squat makes listen(2) choose the listener's port, to be shared with whoever of the
+// same user wants to, and keeps it.
+func squat(s setting) string {
+	const ipLocalPortRange = 51 // include/uapi/linux/in.h
+	fd, err := socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	only := int(s.listener)<<16 | int(s.listener)
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, ipLocalPortRange, only),
+		unix.Listen(fd, 1))
+	if err != nil {
+		return word(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		return word(err)
+	}
+	fmt.Println(addrPort(at).Port())
+	waitForEnd()
+	return "ended"
 }
 
 // inUserns runs a workload in namespaces where it has every capability.
