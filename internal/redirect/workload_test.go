@@ -39,6 +39,7 @@ var workloads = map[string]func(setting) string{
 	"unguarded":      func(setting) string { return dial(unix.AF_INET, other4) },
 	"cluster-ip":     func(setting) string { return dial(unix.AF_INET, cluster4) },
 	"decoy":          func(setting) string { return dial(unix.AF_INET, decoy4) },
+	"quiet4":         func(setting) string { return dial(unix.AF_INET, quiet4) },
 	"loopback":       func(setting) string { return dial(unix.AF_INET, loopback(db4.Port())) },
 	"zero4":          dialZero4,
 	"zero6":          dialZero6,
