@@ -188,7 +188,7 @@ func (c *cover) forget(uid string, pod bpf.TcxPod) error {
 			if err := c.objects.Links.Lookup(uint32(index), &now); err != nil || now.Netns != pod.Netns {
 				continue
 			}
-			errs = append(errs, detachCover(index), c.unlink(index))
+			errs = append(errs, detachCover(index, ""), c.unlink(index))
 		}
 		return errors.Join(errs...)
 	})
@@ -202,8 +202,9 @@ func (c *cover) unlink(index int) error {
 	return nil
 }
 
-// uncoverAll takes the program of whatever agent from every device of the node.
-func uncoverAll(host *os.File) error {
+// uncoverAll takes the programs of one node's agents from every device, or, if
+// podsPath is empty, of every node's.
+func uncoverAll(host *os.File, podsPath string) error {
 	return inNetns(host, func() error {
 		devices, err := listLinks(maxDevices)
 		if err != nil {
@@ -211,7 +212,7 @@ func uncoverAll(host *os.File) error {
 		}
 		var errs []error
 		for _, d := range devices {
-			errs = append(errs, detachCover(d.index))
+			errs = append(errs, detachCover(d.index, podsPath))
 		}
 		return errors.Join(errs...)
 	})

@@ -84,7 +84,8 @@ func (c *cover) attachOnce(index int) error {
 // attached is a program with the number that the kernel knows it by.
 type attached struct {
 	*ebpf.Program
-	id ebpf.ProgramID
+	id       ebpf.ProgramID
+	podsPath string // of its node
 }
 
 // current is the number of the program to be attached.
@@ -119,7 +120,7 @@ func ourCovers(ids []ebpf.ProgramID) (ours []attached, err error) {
 			closeAll(ours)
 			return nil, fmt.Errorf("open program %d: %w", id, err)
 		}
-		is, err := isCover(program)
+		is, path, err := isCover(program)
 		if err != nil {
 			program.Close()
 			closeAll(ours)
@@ -129,7 +130,7 @@ func ourCovers(ids []ebpf.ProgramID) (ours []attached, err error) {
 			program.Close()
 			continue
 		}
-		ours = append(ours, attached{program, id})
+		ours = append(ours, attached{program, id, path})
 	}
 	return ours, nil
 }
@@ -140,33 +141,35 @@ func closeAll(programs []attached) {
 	}
 }
 
-// isCover knows a program by its name and by the node's map.
-func isCover(program *ebpf.Program) (bool, error) {
+// isCover knows a program by its name and by the node's map, which says whose node
+// it is.
+func isCover(program *ebpf.Program) (is bool, podsPath string, err error) {
 	info, err := program.Info()
 	if err != nil || info.Name != bpf.TcxProgCover {
-		return false, err
+		return false, "", err
 	}
 	ids, _ := info.MapIDs()
 	for _, id := range ids {
 		m, err := ebpf.NewMapFromID(id)
 		if err != nil {
-			return false, fmt.Errorf("open map %d: %w", id, err)
+			return false, "", fmt.Errorf("open map %d: %w", id, err)
 		}
 		info, err := m.Info()
-		m.Close()
-		if err != nil {
-			return false, err
+		if err == nil && info.Name == bpf.TcxMapPosternNode {
+			is = true
+			_, podsPath, err = readNode(m)
 		}
-		if info.Name == bpf.TcxMapPosternNode {
-			return true, nil
+		m.Close()
+		if err != nil || is {
+			return is, podsPath, err
 		}
 	}
-	return false, nil
+	return false, "", nil
 }
 
-// detachCover takes what is ours from a device, however it is attached. A device
-// that is gone took it along.
-func detachCover(index int) error {
+// detachCover takes from a device what is ours, of one node or, if podsPath is
+// empty, of any, however it is attached. A device that is gone took it along.
+func detachCover(index int, podsPath string) error {
 	found, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
 	if err == nil {
 		ours, err := ourCovers(programIDs(found))
@@ -174,11 +177,12 @@ func detachCover(index int) error {
 			return err
 		}
 		defer closeAll(ours)
-		if err := detachTCX(index, ours); err != nil {
+		others := func(a attached) bool { return podsPath != "" && a.podsPath != podsPath }
+		if err := detachTCX(index, slices.DeleteFunc(slices.Clone(ours), others)); err != nil {
 			return err
 		}
 	}
-	return detachClassic(index)
+	return detachClassic(index, podsPath)
 }
 
 func detachTCX(index int, programs []attached) error {

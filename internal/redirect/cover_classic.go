@@ -33,7 +33,7 @@ func (c *cover) attachClassic(index int) error {
 	if err != nil {
 		return err
 	}
-	ours, err := ourFilters(filters)
+	ours, err := ourFilters(filters, "")
 	if err != nil {
 		return err
 	}
@@ -84,8 +84,9 @@ func classicFilters(index int) ([]*netlink.BpfFilter, error) {
 	return filters, nil
 }
 
-// ourFilters are those whose program is ours, of whatever agent.
-func ourFilters(filters []*netlink.BpfFilter) ([]*netlink.BpfFilter, error) {
+// ourFilters are those whose program is ours, of one node or, if podsPath is empty,
+// of any.
+func ourFilters(filters []*netlink.BpfFilter, podsPath string) ([]*netlink.BpfFilter, error) {
 	var ours []*netlink.BpfFilter
 	for _, f := range filters {
 		if f.Handle != classicHandle && f.Handle != classicSecond {
@@ -96,7 +97,7 @@ func ourFilters(filters []*netlink.BpfFilter) ([]*netlink.BpfFilter, error) {
 			return nil, err
 		}
 		closeAll(found)
-		if len(found) > 0 {
+		if len(found) > 0 && (podsPath == "" || found[0].podsPath == podsPath) {
 			ours = append(ours, f)
 		}
 	}
@@ -117,12 +118,12 @@ func deleteFilters(filters []*netlink.BpfFilter, but uint32) error {
 }
 
 // detachClassic leaves the discipline: another's classifier may have come.
-func detachClassic(index int) error {
+func detachClassic(index int, podsPath string) error {
 	filters, err := classicFilters(index)
 	if err != nil {
 		return err
 	}
-	ours, err := ourFilters(filters)
+	ours, err := ourFilters(filters, podsPath)
 	if err != nil {
 		return err
 	}

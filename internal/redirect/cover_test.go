@@ -336,11 +336,11 @@ func TestCoverIsFirstAndAlone(t *testing.T) {
 			if got := w.oursNow(classic); got == first {
 				t.Error("got the first process's program still, want the other's")
 			}
-			if err := uncoverAll(w.nodeFile); err != nil {
+			if err := uncoverAll(w.nodeFile, ""); err != nil {
 				t.Fatal(err)
 			}
 			w.wantOrder("uncovered", classic, false)
-			if err := uncoverAll(w.nodeFile); err != nil {
+			if err := uncoverAll(w.nodeFile, ""); err != nil {
 				t.Errorf("uncover twice: %v", err)
 			}
 		})
@@ -441,18 +441,28 @@ func (w *coverWorld) attachStranger(program *ebpf.Program, classic bool) {
 // programsNow are the programs on the node's end of the pod's link, in order.
 func (w *coverWorld) programsNow(classic bool) (ids []ebpf.ProgramID) {
 	w.t.Helper()
+	if !classic {
+		return w.programsAt(podEnd)
+	}
 	index := w.index(podEnd)
 	w.do(w.node, func() error {
-		if !classic {
-			found, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
-			if err == nil {
-				ids = programIDs(found)
-			}
-			return err
-		}
 		filters, err := classicFilters(index)
 		for _, f := range filters {
 			ids = append(ids, ebpf.ProgramID(f.Id))
+		}
+		return err
+	})
+	return ids
+}
+
+// programsAt are the programs that a device of the node has by itself.
+func (w *coverWorld) programsAt(name string) (ids []ebpf.ProgramID) {
+	w.t.Helper()
+	index := w.index(name)
+	w.do(w.node, func() error {
+		found, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+		if err == nil {
+			ids = programIDs(found)
 		}
 		return err
 	})

@@ -57,6 +57,7 @@ type Node struct {
 	state bpf.NodeNode
 	pods  map[string]*member // by UID
 	where Placement
+	cover *cover // of pods' links; nil: none is covered yet
 
 	destroying sync.Mutex // of the next
 	destroy    *ebpf.Program
@@ -224,6 +225,9 @@ func (n *Node) Close() error {
 		errs = append(errs, p.close())
 	}
 	n.pods = nil
+	if n.cover != nil {
+		errs = append(errs, n.cover.Close())
+	}
 	if n.programs != nil {
 		n.programs.Close()
 	}

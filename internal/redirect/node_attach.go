@@ -384,7 +384,8 @@ func detachFound(dir *os.File, list []found) error {
 }
 
 // Uninstall detaches all programs of the node with these options, or, where Pods is
-// empty, of every node whose cgroups are below the root. It may be called again.
+// empty, of every node whose cgroups are below the root and whose network namespace
+// is Host. It may be called again.
 func Uninstall(o NodeOptions) error {
 	root, err := findRoot(o.Cgroups)
 	if err != nil {
@@ -396,7 +397,12 @@ func Uninstall(o NodeOptions) error {
 			return err
 		}
 	}
-	var errs []error
+	host, err := openHost(o.Host)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	errs := []error{uncoverAll(host, o.Pods)}
 	for _, path := range paths {
 		errs = append(errs, uninstall(root, path))
 	}

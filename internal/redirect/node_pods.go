@@ -283,6 +283,9 @@ func (n *Node) Forget(uid string) error {
 			return err
 		}
 	}
+	if err := n.uncover(uid, m); err != nil {
+		return err
+	}
 	if err := n.dropKeys(m, nil); err != nil {
 		return err
 	}
