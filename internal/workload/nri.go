@@ -130,12 +130,17 @@ func (p *plugin) lost() { p.once.Do(func() { close(p.gone) }) }
 // a runtime that accepts it and then says no more: it is told that it was
 // configured with an error then.
 func (p *plugin) start(ctx context.Context, s stub.Stub) error {
-	late := time.AfterFunc(nriConfigure, func() {
-		if service, ok := s.(api.PluginService); ok {
-			service.Configure(ctx, &api.ConfigureRequest{Config: configureLate})
-		}
-	})
+	var once sync.Once
+	fail := func() {
+		once.Do(func() {
+			if service, ok := s.(api.PluginService); ok {
+				service.Configure(ctx, &api.ConfigureRequest{Config: configureLate})
+			}
+		})
+	}
+	late := time.AfterFunc(nriConfigure, fail)
 	defer late.Stop()
+	defer context.AfterFunc(ctx, fail)()
 	return s.Start(ctx)
 }
 
