@@ -103,11 +103,10 @@ func (c *cluster) up(ctx context.Context, hook string) error {
 	if err := c.prepare(); err != nil {
 		return err
 	}
-	facts, err := node.Start(ctx, c.dir, c.options(hook))
+	options := c.options(hook)
+	options.Load = func(ctx context.Context) error { return c.load(ctx, images...) }
+	facts, err := node.Start(ctx, c.dir, options)
 	if err != nil {
-		return err
-	}
-	if err := c.load(ctx, images...); err != nil {
 		return err
 	}
 	if err := node.InstallDNS(ctx, c.dir); err != nil {
@@ -179,6 +178,9 @@ func (c *cluster) prepare() error {
 		return err
 	}
 	if err := os.MkdirAll(c.dir.Path("node"), 0o755); err != nil {
+		return err
+	}
+	if err := node.RecycleStore(c.dir); err != nil {
 		return err
 	}
 	if err := pki.Create(c.dir.Path("pki")); err != nil {

@@ -1,5 +1,3 @@
-// Command cluster runs a one-node Kubernetes on this machine: the real programs,
-// from source, in namespaces of their own. doc.go says what it is like.
 package main
 
 import (

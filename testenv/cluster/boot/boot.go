@@ -60,6 +60,9 @@ const (
 	ReportBooted Report = "booted" // the last line
 )
 
+// StepContainerd is the step after which images can be imported.
+const StepContainerd = "containerd"
+
 type node struct {
 	args Args
 	out  io.Writer

@@ -20,7 +20,12 @@ var conf embed.FS
 
 // owned are the folders that the node has for itself, kept over a reboot: what
 // its programs and the pods' hostPath volumes write does not touch the machine.
-var owned = []string{"/var/lib", "/var/log", "/opt"}
+var owned = []struct{ dir, source string }{
+	{"/var/lib", "node/var/lib"},
+	{"/var/lib/containerd", "containerd"}, // survives down: its images are of use again
+	{"/var/log", "log/var"},               // survives down, as the other logs do
+	{"/opt", "node/opt"},
+}
 
 // mountAll makes the node's view of the file system: the machine's, with a /run,
 // /etc, [owned] folders and a bpffs of its own. Nothing of it is seen outside
@@ -85,15 +90,12 @@ func mountEtc(Args) error {
 }
 
 func mountOwned(Args) error {
-	for _, dir := range owned {
-		source := layout.Inside + "/node" + dir
-		if dir == "/var/log" {
-			source = layout.Inside + "/log/var" // survives down, as the other logs do
-		}
-		if err := errors.Join(os.MkdirAll(source, 0o755), os.MkdirAll(dir, 0o755)); err != nil {
+	for _, own := range owned {
+		source := layout.Inside + "/" + own.source
+		if err := errors.Join(os.MkdirAll(source, 0o755), os.MkdirAll(own.dir, 0o755)); err != nil {
 			return err
 		}
-		if err := mount(source, dir, "", unix.MS_BIND, ""); err != nil {
+		if err := mount(source, own.dir, "", unix.MS_BIND, ""); err != nil {
 			return err
 		}
 	}

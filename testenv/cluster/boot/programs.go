@@ -53,7 +53,7 @@ func (n *node) programs(ctx context.Context) error {
 	if err := await(ctx, "containerd", dial); err != nil {
 		return err
 	}
-	n.report(ReportStep, "containerd")
+	n.report(ReportStep, StepContainerd)
 	ready, err := readyz()
 	if err != nil {
 		return err

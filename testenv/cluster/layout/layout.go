@@ -60,6 +60,7 @@ const (
 // Dir is the state folder.
 //
 //	bin/ images/   what is built; survives down
+//	containerd/    containerd's store, for its images; survives down
 //	log/           one file a program; survives down, until the next up
 //	pki/ node/     the running cluster's; gone after down
 //	kubeconfig     cluster-admin's, usable on the machine

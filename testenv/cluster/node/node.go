@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"postern.dev/postern/testenv/cluster/boot"
@@ -32,6 +33,8 @@ type Options struct {
 	BeforeKubelet string // a shell command run in the node before containerd and the kubelet
 	ProxyMode     string // of kube-proxy: nftables or iptables
 	Report        func(step string)
+	// Load is run once containerd answers, while the rest boots; it may be nil.
+	Load func(context.Context) error
 }
 
 // Start boots a node out of dir, where pki and bin are ready, and returns when
@@ -126,7 +129,7 @@ func start(ctx context.Context, dir layout.Dir, h hierarchies, options Options) 
 	err = layCable(dir, first.pid)
 	first.cable.Close()
 	// It may have died before there was a link: then this is what it says.
-	if err := errors.Join(err, first.follow(ctx, options.Report)); err != nil {
+	if err := errors.Join(err, first.follow(ctx, options)); err != nil {
 		return facts, err
 	}
 	return layout.Facts{
@@ -194,27 +197,34 @@ func spawn(dir layout.Dir, h hierarchies, args boot.Args) (*process, error) {
 }
 
 // follow passes on what the first process reports, until it says that the node
-// is booted.
-func (p *process) follow(ctx context.Context, report func(string)) error {
+// is booted and the images are loaded.
+func (p *process) follow(ctx context.Context, options Options) error {
+	group, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { p.reports.Close() })()
-	lines := bufio.NewScanner(p.reports)
-	for lines.Scan() {
-		kind, quoted, _ := strings.Cut(lines.Text(), " ")
-		text, err := strconv.Unquote(quoted)
-		if err != nil {
-			return fmt.Errorf("read the node's report %q: %w", lines.Text(), err)
+	group.Go(func() error {
+		lines := bufio.NewScanner(p.reports)
+		for lines.Scan() {
+			kind, quoted, _ := strings.Cut(lines.Text(), " ")
+			text, err := strconv.Unquote(quoted)
+			if err != nil {
+				return fmt.Errorf("read the node's report %q: %w", lines.Text(), err)
+			}
+			switch boot.Report(kind) {
+			case boot.ReportStep:
+				options.Report(text)
+				if text == boot.StepContainerd && options.Load != nil {
+					group.Go(func() error { return options.Load(ctx) })
+				}
+			case boot.ReportError:
+				return errors.New(text)
+			case boot.ReportBooted:
+				return nil
+			}
 		}
-		switch boot.Report(kind) {
-		case boot.ReportStep:
-			report(text)
-		case boot.ReportError:
-			return errors.New(text)
-		case boot.ReportBooted:
-			return nil
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return errors.Join(errors.New("boot the node: its first process ended (see node.log in the log folder)"), lines.Err())
+		return errors.Join(errors.New("boot the node: its first process ended (see node.log in the log folder)"), lines.Err())
+	})
+	return group.Wait()
 }
