@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -132,7 +133,16 @@ func (c *cluster) down(ctx context.Context) error {
 }
 
 func (c *cluster) reboot(ctx context.Context, hook string) error {
-	facts, err := node.Reboot(ctx, c.dir, c.options(hook))
+	facts, err := c.dir.ReadFacts()
+	if errors.Is(err, fs.ErrNotExist) {
+		return node.ErrDown
+	}
+	if err != nil {
+		return err
+	}
+	options := c.options(hook)
+	options.ProxyMode = facts.ProxyMode // what it was started with
+	facts, err = node.Reboot(ctx, c.dir, options)
 	if err != nil {
 		return err
 	}
