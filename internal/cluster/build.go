@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -153,18 +154,11 @@ func joined(in inputs) *Services {
 func documents(objects []*unstructured.Unstructured) ([]policy.Document, error) {
 	var all []policy.Document
 	for _, o := range objects {
-		fields := make(map[string]any, len(o.Object))
-		for key, value := range o.Object {
-			fields[key] = value
-		}
+		fields := maps.Clone(o.Object)
 		if metadata, ok := fields["metadata"].(map[string]any); ok {
-			kept := make(map[string]any, len(metadata))
-			for key, value := range metadata {
-				if key != "resourceVersion" { // a status that was written is no new version
-					kept[key] = value
-				}
-			}
-			fields["metadata"] = kept
+			metadata = maps.Clone(metadata)
+			delete(metadata, "resourceVersion") // a status that was written is no new version
+			fields["metadata"] = metadata
 		}
 		text, err := json.Marshal(fields)
 		if err != nil {

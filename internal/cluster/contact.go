@@ -10,6 +10,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
+const (
+	lookInterval = 10 * time.Second
+	lookTimeout  = 5 * time.Second
+)
+
 // contact knows which kinds of object the API server does not show us, and since when.
 type contact struct {
 	log logrus.FieldLogger
@@ -18,10 +23,10 @@ type contact struct {
 	lost map[string]time.Time
 }
 
-// told takes the outcome of a list or a watch that was begun.
-//
-// Shape: one that ends is begun anew at once, so that a server that is gone is
-// noticed here; one that is cut off silently by HTTP/2's ping, within 45 s.
+// told takes the outcome of a list or a watch that was begun, or of a look whether
+// the server answers at all. A watch that ends is begun anew at once, so that a
+// server that is gone is noticed here; one that accepts connections and does not
+// answer is not, as client-go goes on trying without a word: that is what the look is for.
 func (c *contact) told(ctx context.Context, kind string, err error) {
 	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
 		return
@@ -56,4 +61,24 @@ func (c *contact) since() time.Time {
 		}
 	}
 	return first
+}
+
+// look asks now and then whether the API server answers, until ctx is done.
+func (c *contact) look(ctx context.Context, ask func(context.Context) error) error {
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		asking, cancel := context.WithTimeout(ctx, lookTimeout)
+		err := ask(asking)
+		cancel()
+		if apierrors.IsNotFound(err) {
+			err = nil // an answer
+		}
+		c.told(ctx, "any", err)
+	}
 }

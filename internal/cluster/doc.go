@@ -20,8 +20,9 @@
 //
 // # While the API server is away
 //
-// A running agent keeps its last Snapshot; [Snapshot].Stale and [Watcher.Stale]
-// say for how long nobody has confirmed it. An agent that starts meanwhile takes
+// A running agent keeps its last Snapshot, and the Secrets that it has read;
+// [Snapshot].Stale and [Watcher.Stale] say for how long nobody has confirmed it.
+// That is noticed within 15 s, and within a minute that it is over. An agent that starts meanwhile takes
 // the last Snapshot from [Config].File, if there is one, as old as it is. The
 // file has no Secrets: who needs one is refused until the API server is back.
 //
@@ -42,5 +43,6 @@
 //	""               secrets                                get
 //
 // Pods are listed and watched with the field selector spec.nodeName, namespaces
-// as metadata alone. No Secret is listed or watched.
+// as metadata alone. No Secret is listed or watched. The tests of e2e_test.go, which
+// need a real API server, run with these rights and no others.
 package cluster

@@ -210,7 +210,7 @@ func port(number, nodePort uint16, endpoints string) ServicePort {
 // ends parses endpoints; one with ! is not ready.
 func ends(text string) []Endpoint {
 	var all []Endpoint
-	for _, one := range strings.Fields(text) {
+	for one := range strings.FieldsSeq(text) {
 		addr, isDown := strings.CutPrefix(one, "!")
 		all = append(all, Endpoint{netip.MustParseAddrPort(addr), !isDown})
 	}

@@ -75,8 +75,9 @@ func (s *secrets) read(ctx context.Context, name string) (map[string][]byte, str
 	return one.data, one.version, nil
 }
 
-// fetch asks the API server. Only its word that there is no such Secret, or that we
-// may not have it, takes away what was read before: it may be gone for a while.
+// fetch asks the API server. Only its word that there is no such Secret takes away
+// what was read before: it may be gone for a while, and one that has just begun
+// forbids everything until it has read its roles.
 func (s *secrets) fetch(ctx context.Context, name string, one *secret) {
 	ctx, cancel := context.WithTimeout(ctx, secretTimeout)
 	defer cancel()
@@ -93,8 +94,6 @@ func (s *secrets) fetch(ctx context.Context, name string, one *secret) {
 		}
 	case apierrors.IsNotFound(err):
 		one.data, one.err = nil, ErrNoSecret
-	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
-		one.data = nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,7 +72,7 @@ func TestSecretOutlivesTheAPIServerButNotItsDeletion(t *testing.T) {
 		{"away", away, nil},
 		{"overloaded", apierrors.NewTooManyRequests("wait", 1), nil},
 		{"deleted", apierrors.NewNotFound(resource, "orders"), ErrNoSecret},
-		{"forbidden", apierrors.NewForbidden(resource, "orders", nil), apierrors.NewForbidden(resource, "orders", nil)},
+		{"just begun", apierrors.NewForbidden(resource, "orders", nil), nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -151,6 +152,44 @@ func TestContactIsLostFromTheFirstFailureToTheLastRecovery(t *testing.T) {
 		c.told(ctx, "pods", refused)
 		if got := c.since(); !got.IsZero() {
 			t.Errorf("got lost since %v when it was us who ended, want never", got)
+		}
+	})
+}
+
+func TestAServerThatDoesNotAnswerIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := logrus.New()
+		log.SetOutput(io.Discard)
+		c := &contact{log: log}
+		ctx, cancel := context.WithCancel(t.Context())
+		var hangs atomic.Bool
+		done := make(chan error, 1)
+		go func() {
+			done <- c.look(ctx, func(ctx context.Context) error {
+				if hangs.Load() {
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				return apierrors.NewNotFound(corev1.Resource("namespaces"), "postern")
+			})
+		}()
+		time.Sleep(time.Minute)
+		if got := c.since(); !got.IsZero() {
+			t.Errorf("got lost since %v while it answers, want never", got)
+		}
+		hangs.Store(true)
+		time.Sleep(lookInterval + lookTimeout + time.Second)
+		if c.since().IsZero() {
+			t.Error("got never lost while it hangs, want lost")
+		}
+		hangs.Store(false)
+		time.Sleep(lookInterval + time.Second)
+		if got := c.since(); !got.IsZero() {
+			t.Errorf("got lost since %v once it answers again, want never", got)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("got %v, want none", err)
 		}
 	})
 }

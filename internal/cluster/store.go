@@ -35,16 +35,6 @@ func (s *stores) all() []*store {
 	return append([]*store{s.pods, s.namespaces, s.nodes, s.services, s.slices}, s.policies[:]...)
 }
 
-// synced tells whether every store is complete.
-func (s *stores) synced() bool {
-	for _, one := range s.all() {
-		if !one.controller.HasSynced() {
-			return false
-		}
-	}
-	return true
-}
-
 // policyKinds are the resources of the policy objects.
 var policyKinds = [3]string{"targets", "accesspolicies", "issuers"}
 

@@ -52,6 +52,7 @@ type Watcher struct {
 	events  *events
 	reports *reports
 	core    *rest.RESTClient
+	ask     func(context.Context) error // the API server for something small
 
 	wake      chan struct{} // holds one: something has changed
 	snapshots chan *Snapshot
@@ -117,6 +118,9 @@ func (w *Watcher) connect(config *rest.Config) error {
 		got := &corev1.Secret{}
 		return got, w.core.Get().Namespace(w.config.Namespace).Resource("secrets").Name(name).Do(ctx).Into(got)
 	}}
+	w.ask = func(ctx context.Context) error {
+		return w.core.Get().Resource("namespaces").Name(w.config.Namespace).Do(ctx).Error()
+	}
 	w.events = newEvents(writing.core, w.config.Node, w.config.Log)
 	w.reports = &reports{
 		client: free.Resource(policyResource("nodestatuses")), node: w.config.Node, uid: w.nodeUID,
@@ -145,6 +149,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return w.build(ctx) })
 	group.Go(func() error { return w.keep(ctx) })
+	group.Go(func() error { return w.contact.look(ctx, w.ask) })
 	group.Go(func() error { return w.events.run(ctx) })
 	group.Go(func() error { return w.reports.run(ctx) })
 	return group.Wait()
@@ -314,7 +319,7 @@ func (w *Watcher) SecretFailed(name, version string) { w.secrets.failed(name, ve
 
 // Get reads a path of the API server such as /openid/v1/jwks, of at most max bytes.
 func (w *Watcher) Get(ctx context.Context, path string, max int64) ([]byte, error) {
-	body, err := w.core.Get().AbsPath(path).SetHeader("Accept", "application/json").Stream(ctx)
+	body, err := w.core.Get().AbsPath(path).SetHeader("Accept", "*/*").Stream(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", path, err)
 	}

@@ -123,6 +123,12 @@ func (api apiServer) watch(t *testing.T, file string) (w *Watcher, stop func()) 
 		w.stores.policies[i] = of(kind, &unstructured.Unstructured{})
 	}
 	w.events, w.reports = newEvents(nil, "n1", log), &reports{log: log, newest: make(chan []byte, 1)}
+	w.ask = func(context.Context) error {
+		pods := api["pods"]
+		pods.mu.Lock()
+		defer pods.mu.Unlock()
+		return pods.err
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
