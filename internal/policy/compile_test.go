@@ -40,21 +40,32 @@ func live(t testing.TB, text string) []Document {
 	return docs
 }
 
-// compiled is Compile on the YAML of some objects; each line of the text is
-// "Kind name spec", with the spec as YAML in one line.
+// documentOf makes a document of "Kind name spec", with the spec as YAML in one line.
+func documentOf(t testing.TB, line string) Document {
+	t.Helper()
+	kind, rest, _ := strings.Cut(line, " ")
+	name, spec, _ := strings.Cut(rest, " ")
+	return live(t, fmt.Sprintf("apiVersion: postern.dev/v1alpha1\nkind: %s\nmetadata: {name: %s}\nspec: {%s}\n", kind, name, spec))[0]
+}
+
+// compiled is Compile on documents, as documentOf has them, the first of them the oldest.
 func compiled(t testing.TB, lines ...string) (*Set, map[string]error) {
 	t.Helper()
-	var text strings.Builder
-	for _, line := range lines {
-		kind, rest, _ := strings.Cut(line, " ")
-		name, spec, _ := strings.Cut(rest, " ")
-		fmt.Fprintf(&text, "apiVersion: postern.dev/v1alpha1\nkind: %s\nmetadata: {name: %s}\nspec: {%s}\n---\n", kind, name, spec)
+	docs := make([]Document, len(lines))
+	for i, line := range lines {
+		docs[i] = documentOf(t, line)
+		docs[i].JSON = aged(docs[i].JSON, i)
 	}
-	set, rejected, err := Compile(live(t, text.String()))
+	set, rejected, err := Compile(docs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return set, rejected
+}
+
+// aged makes an object some seconds younger than live does.
+func aged(object []byte, seconds int) []byte {
+	return []byte(strings.Replace(string(object), "03:04:00Z", fmt.Sprintf("03:%02d:%02dZ", 4+seconds/60, seconds%60), 1))
 }
 
 // The parts of most sets.
@@ -291,16 +302,10 @@ func TestNewestObjectsBeyondTheBoundAreRejected(t *testing.T) {
 	for i := range maxObjects {
 		lines = append(lines, fmt.Sprintf("Target t%d protocol: postgres, hosts: [h%d]", i, i))
 	}
-	docs := live(t, "")
-	for i, line := range lines {
-		one := live(t, fmt.Sprintf("apiVersion: postern.dev/v1alpha1\nkind: Target\nmetadata: {name: %s}\nspec: {%s}", strings.Fields(line)[1], strings.SplitN(line, " ", 3)[2]))
-		one[0].JSON = []byte(strings.Replace(string(one[0].JSON), "2026-01-02T03:04:00Z", fmt.Sprintf("2026-01-02T03:%02d:%02dZ", i/60, i%60), 1))
-		docs = append(docs, one[0])
-	}
-	set, rejected, err := Compile(docs)
+	set, rejected := compiled(t, lines...)
 	last := fmt.Sprintf("Target/t%d", maxObjects-1)
-	if err != nil || len(set.Targets()) != maxObjects || len(rejected) != 1 || rejected[last] == nil {
-		t.Errorf("got %d Targets, %v, %v, want %s alone rejected", len(set.Targets()), rejected, err, last)
+	if len(set.Targets()) != maxObjects || len(rejected) != 1 || rejected[last] == nil {
+		t.Errorf("got %d Targets and %v, want %s alone rejected", len(set.Targets()), rejected, last)
 	}
 }
 

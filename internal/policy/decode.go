@@ -249,7 +249,14 @@ func (d *document) decodeText(n *node, path string, target reflect.Value) {
 
 // fieldOf finds a struct's field by its key: nil where there is none, planned where it is announced.
 func fieldOf(t reflect.Type, key string) (field []int, planned bool) {
-	for _, f := range reflect.VisibleFields(t) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if isInline(f) {
+			if inner, _ := fieldOf(f.Type, key); inner != nil {
+				return append([]int{i}, inner...), false
+			}
+			continue
+		}
 		if keyOf(f) == key && key != "" {
 			return f.Index, false
 		}
@@ -264,19 +271,23 @@ func fieldNames(t reflect.Type) []string {
 		t = reflect.TypeFor[metadata]()
 	}
 	var names []string
-	for _, field := range reflect.VisibleFields(t) {
-		if key := keyOf(field); key != "" && key != "status" {
+	for field := range t.Fields() {
+		if isInline(field) {
+			names = append(names, fieldNames(field.Type)...)
+		} else if key := keyOf(field); key != "" && key != "status" {
 			names = append(names, key)
 		}
 	}
 	return names
 }
 
-// keyOf gives the key of a field; of the embedded structs, kind and apiVersion
-// stand beside it, and metadata has a level of its own.
+// isInline tells an embedded struct whose fields stand beside the others.
+func isInline(f reflect.StructField) bool { return f.Anonymous && keyOf(f) == "" }
+
+// keyOf gives the key of a field: "" where it has none.
 func keyOf(f reflect.StructField) string {
 	key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-	if key == "-" || len(f.Index) > 1 && key != "kind" && key != "apiVersion" {
+	if key == "-" {
 		return ""
 	}
 	return key

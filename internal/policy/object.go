@@ -40,9 +40,6 @@ type Reference struct {
 	Secret string `json:"secret,omitempty"`
 }
 
-// FileRef is [Reference].
-type FileRef = Reference
-
 // Conditions say what holds of an object; each type is there once.
 //
 // +listType=map
