@@ -134,8 +134,11 @@ static ALWAYS_INLINE struct caller caller_of(struct bpf_sock_addr *ctx)
 	return c;
 }
 
-/* For every packet that a socket of the node sends: most are nobody's, which costs
- * two look-ups and one helper. */
+/* For every packet that a socket of the node sends. Most are nobody's or a plain
+ * pod's: two look-ups, and a helper for the former. By BPF statistics (Linux 6.18,
+ * a busy machine of two CPUs) a run took 0.24 us for nobody's, 0.5 us for a plain
+ * pod's, 0.7 us for a guarded one's; connect 0.5 to 1.3 us where nothing matched,
+ * sockops 0.14 us. */
 static ALWAYS_INLINE struct caller sender_of(struct __sk_buff *skb)
 {
 	struct caller c = { .standing = FREE };

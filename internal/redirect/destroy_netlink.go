@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink/nl"
@@ -36,6 +34,9 @@ func (n *Node) destroyByNetlink(ctx context.Context, m *member) (int, error) {
 	n.mu.Unlock()
 	var makers map[uint64]bool
 	if m.host {
+		if dir == "" { // an earlier process knew it
+			return 0, ErrUnknownPod
+		}
 		var err error
 		if makers, err = cgroupsBelow(dir); err != nil {
 			return 0, err
@@ -58,20 +59,6 @@ func (n *Node) destroyByNetlink(ctx context.Context, m *member) (int, error) {
 		flags, err := n.flagsAt(s.remote)
 		return flags&wanted != 0, err
 	})
-}
-
-// cgroupsBelow are the ids of a cgroup and of all below it.
-func cgroupsBelow(dir string) (map[uint64]bool, error) {
-	ids := make(map[uint64]bool)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return err
-		}
-		id, err := cgroupID(path)
-		ids[id] = true
-		return err
-	})
-	return ids, err
 }
 
 // flagsAt does what find in bpf/guards.h does.

@@ -1,7 +1,10 @@
-// Package redirect is the kernel side of a guarded command: it loads and
-// attaches the programs of package bpf, tells them what is guarded, owns the
-// listeners that guarded connections are led to, and tells where an accepted
-// connection wanted to go and who opened it.
+// Package redirect is the kernel side of a guarded command ([Run]) and of a node's
+// guarded pods ([Node]): it loads and attaches the programs of package bpf, tells
+// them what is guarded, owns the listeners that guarded connections are led to,
+// and tells where an accepted connection wanted to go and who opened it. What the
+// hooks do is the same for both (bpf/hooks.h); who the caller is, is not.
+//
+// # A command
 //
 //	postern-<id>            sockops
 //	├── agent               the agent and its keeper; never hooked
@@ -19,7 +22,29 @@
 //	                        into the accepted socket's storage ─▶ accept
 //	                                                              Origin(conn)
 //
-// # Life
+// # A node
+//
+//	(root of the hierarchy) all hooks of a command; ahead of others' programs
+//	└── kubepods            connect, sendmsg and getpeername, on kernels that know
+//	    │                   no "ahead" (before 6.15) with others at the root
+//	    └── pod<uid>        known by its network namespace; on the node's
+//	        └── container   network, by this cgroup
+//
+// A pod is plain, guarded or unknown ([Node.Classify]); a process of the node is
+// none of these. The socket's namespace says which pod it is, whoever connects;
+// where the task's cgroup says another one, what is guarded is refused, as
+// 127.0.0.1 is not its listener there. Sockets of the cgroups that are exempt
+// ([Node.Exempt]) are Postern's own.
+//
+// Nothing is pinned: programs stay attached to the root until reboot or
+// [Uninstall]. A later process finds the maps through them, loads its programs
+// with these maps and puts each in the place of its predecessor, so that there is
+// always one. A listener of it may be beside that of the process before
+// (SO_REUSEPORT), and nobody else's: bind refuses the port, and the port is not one
+// that the kernel chooses from; a listener that got there while nobody was is found
+// out by who made it.
+//
+// # Life of a command
 //
 // Programs are attached to the cgroups themselves and not by links, so they
 // live exactly as long as the cgroup does, whoever dies: no process and no
@@ -33,7 +58,16 @@
 // # What it does not see
 //
 //   - Frames written to a packet socket (AF_PACKET, needs CAP_NET_RAW): they
-//     pass no hook of a cgroup. A guarded command has no capabilities.
+//     pass no hook of a cgroup. A guarded command has no capabilities; of a pod,
+//     they meet the program at the node's end of its link ([Node.Cover]).
+//   - On a node: what a plain pod opens and hands over, or copies bytes for. A
+//     Target that is exclusive refuses it to plain pods.
+//   - On kernels before 6.15: whose namespace a packet is of. It counts by the
+//     cgroup that made its socket; what a process from elsewhere sends in a pod's
+//     namespace meets the program at the node's end alone.
+//   - With programs ahead of others: what a program of the container's own cgroup
+//     makes of an address afterwards, which takes a privileged container to attach.
+//     The packets do not leave.
 //   - A connection that a process outside opened and hands over, or copies
 //     bytes for. Where the uid is the command's, the root programs refuse it
 //     the Targets.

@@ -43,6 +43,7 @@ func TestProbeFindsWhatTheReleaseHas(t *testing.T) {
 		setRetval:   !running.olderThan(release{5, 18}),
 		sockDestroy: !running.olderThan(release{6, 5}),
 		unixConnect: !running.olderThan(release{6, 7}),
+		packetNetns: !running.olderThan(release{6, 15}),
 	}
 	if got != want {
 		t.Errorf("Linux %v: got %+v, want %+v", running, got, want)

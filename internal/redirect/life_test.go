@@ -8,8 +8,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -245,6 +247,34 @@ func TestSameNameTwice(t *testing.T) {
 	if got := s.outside(t); got != "EPERM" {
 		t.Errorf("outside: got %q, want EPERM", got)
 	}
+}
+
+// TestClearLeavesOthersCgroups: what begins with a run's letters need not be one.
+func TestClearLeavesOthersCgroups(t *testing.T) {
+	root, err := findRoot("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := makeCgroup(t, filepath.Join(root, prefix+newRunID()))
+	makeCgroup(t, filepath.Join(parent, "kubepods"))
+	populated := testenv.OpenCgroup(t, makeCgroup(t, filepath.Join(root, prefix+newRunID())))
+	sleeper := populated.Command("sleep", "1000")
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cleared, err := Clear(t.Context(), "", quietLog())
+	if err != nil || len(cleared) != 0 {
+		t.Errorf("got %v, %v, want nothing cleared", cleared, err)
+	}
+	for _, dir := range []string{parent, populated.Path} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Errorf("got %v, want it there", err)
+		}
+	}
+	if err := errors.Join(sleeper.Process.Signal(syscall.Signal(0)), sleeper.Process.Kill()); err != nil {
+		t.Errorf("the process in it: got %v, want it alive", err)
+	}
+	_ = sleeper.Wait()
 }
 
 // TestOrphansAtTheRootAreDetached: programs whose cgroups were removed by others.

@@ -116,7 +116,7 @@ func (n *Node) open(o NodeOptions) error {
 	if n.programs, err = n.load(earlier.usable()); err != nil {
 		return err
 	}
-	if err := n.adopt(); err != nil {
+	if err := errors.Join(n.adopt(), n.pruneAgents()); err != nil {
 		return err
 	}
 	if earlier.abi != 0 && earlier.abi != nodeABI {
@@ -329,6 +329,31 @@ func (n *Node) Unexempt(cgroup string) error {
 		return fmt.Errorf("unexempt %s: %w", cgroup, err)
 	}
 	return nil
+}
+
+// pruneAgents drops the cgroups that are gone: each container has a new one.
+func (n *Node) pruneAgents() error {
+	var gone []uint64
+	var id uint64
+	var one uint8
+	all := n.maps.Agents.Iterate()
+	for all.Next(&id, &one) {
+		gone = append(gone, id)
+	}
+	if err := all.Err(); err != nil || len(gone) == 0 {
+		return err
+	}
+	alive, err := cgroupsBelow(n.root)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range gone {
+		if !alive[id] {
+			errs = append(errs, deleteKey(n.maps.Agents, id))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (n *Node) agentID(cgroup string) (uint64, error) {

@@ -1,10 +1,12 @@
 package redirect
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"postern.dev/postern/testenv"
@@ -115,5 +117,33 @@ func TestOthersAreNotTakenForPostern(t *testing.T) {
 	}
 	if err := w.node.Unexempt(filepath.Join(w.top, "nothing")); err != nil {
 		t.Errorf("unexempt what is gone: got %v, want no error", err)
+	}
+}
+
+// TestCgroupsThatAreGoneAreExemptNoMore: each restart of a container has a new one.
+func TestCgroupsThatAreGoneAreExemptNoMore(t *testing.T) {
+	w := newBareNodeWorld(t)
+	gone := makeCgroup(t, filepath.Join(w.top, "gone"))
+	if err := w.node.Exempt(gone); err != nil {
+		t.Fatal(err)
+	}
+	id, err := cgroupID(gone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	w.open(t)
+	var one uint8
+	if err := w.node.maps.Agents.Lookup(id, &one); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		t.Errorf("got %v, want %v", err, ebpf.ErrKeyNotExist)
+	}
+	stays, err := cgroupID(filepath.Join(w.top, "gate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.node.maps.Agents.Lookup(stays, &one); err != nil {
+		t.Errorf("the gate's: got %v, want no error", err)
 	}
 }

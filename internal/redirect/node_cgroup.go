@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -80,8 +79,30 @@ func (n *Node) podCgroup(dir string) (uint64, error) {
 	if level := levelOf(path); strings.HasPrefix(path, ".") || level > 2 {
 		return 0, fmt.Errorf("%s is not a pod's cgroup of %s", dir, n.podsPath)
 	}
-	if slices.Contains([]string{"besteffort", "burstable", "kubepods-besteffort.slice", "kubepods-burstable.slice"}, path) {
-		return 0, fmt.Errorf("%s is the cgroup of many pods", dir)
+	for _, qos := range []string{"besteffort", "burstable"} {
+		if path == qos || strings.HasSuffix(path, "-"+qos+".slice") {
+			return 0, fmt.Errorf("%s is the cgroup of many pods", dir)
+		}
 	}
 	return cgroupID(dir)
+}
+
+// cgroupsBelow are the ids of a cgroup and of all below it.
+func cgroupsBelow(dir string) (map[uint64]bool, error) {
+	ids := make(map[uint64]bool)
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !d.IsDir() {
+			return nil // removed meanwhile, or no cgroup
+		}
+		if err != nil {
+			return err
+		}
+		id, err := cgroupID(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		ids[id] = true
+		return err
+	})
+	return ids, err
 }

@@ -3,7 +3,6 @@ package redirect
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 
@@ -299,20 +298,37 @@ func (n *Node) Forget(uid string) error {
 	return m.close()
 }
 
-// Pods are the UIDs of all that are known, also from earlier processes.
-func (n *Node) Pods() ([]string, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := n.readMembers(); err != nil {
-		return nil, err
+// Pods are the UIDs of all that are known, to whatever process.
+func (n *Node) Pods() (uids []string, err error) {
+	var index uint32
+	var record bpf.NodeMember
+	all := n.maps.Members.Iterate()
+	for all.Next(&index, &record) {
+		uids = append(uids, unix.ByteSliceToString(record.Uid[:]))
 	}
-	return slices.Sorted(maps.Keys(n.pods)), nil
+	if err := all.Err(); err != nil {
+		return nil, fmt.Errorf("read members: %w", err)
+	}
+	slices.Sort(uids)
+	return uids, nil
 }
 
-// find finds a pod of this process, or what the maps hold of it.
+// find finds a pod of this process, or what the maps hold of it. Another process
+// may have forgotten it meanwhile, and given its index away.
 func (n *Node) find(uid string) (*member, error) {
 	if m := n.pods[uid]; m != nil {
-		return m, nil
+		var record bpf.NodeMember
+		err := n.maps.Members.Lookup(m.pod.Index, &record)
+		if err == nil && unix.ByteSliceToString(record.Uid[:]) == uid {
+			return m, nil
+		}
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil, fmt.Errorf("read members: %w", err)
+		}
+		delete(n.pods, uid)
+		if err := m.close(); err != nil {
+			return nil, err
+		}
 	}
 	if err := n.readMembers(); err != nil {
 		return nil, err

@@ -215,6 +215,35 @@ func TestSticky(t *testing.T) {
 	}
 }
 
+// TestTwoProcessesKnowTheSamePods: what one forgets, the other does not bring back
+// in the place of a third pod.
+func TestTwoProcessesKnowTheSamePods(t *testing.T) {
+	w := newNodeWorld(t)
+	first, other := w.node, w.newPod(t, "other")
+	second := w.open(t)
+	w.classify(t, w.guarded, ClassGuarded, w.here)
+	if err := second.Forget(w.guarded.uid); err != nil {
+		t.Fatal(err)
+	}
+	w.classify(t, other, ClassGuarded, testenv.NewNetns(t)) // with the index of the first
+	w.node = first
+	w.classify(t, w.guarded, ClassGuarded, w.here)
+	for _, n := range []*Node{first, second} {
+		pods, err := n.Pods()
+		if want := []string{w.guarded.uid, other.uid}; err != nil || !slices.Equal(pods, want) {
+			t.Errorf("got %v, %v, want %v", pods, err, want)
+		}
+	}
+	if a, b := w.indexOf(t, w.guarded), w.indexOf(t, other); a == b {
+		t.Errorf("got index %d for both pods, want two", a)
+	}
+	w.listen(t, w.guarded)
+	w.serve(t)
+	if got := w.from(t, w.guarded, "plain4"); got != "proxied" {
+		t.Errorf("got %q, want proxied", got)
+	}
+}
+
 // TestClassifyRefuses what would leave a pod open, or take another's place.
 func TestClassifyRefuses(t *testing.T) {
 	w := newNodeWorld(t)

@@ -233,9 +233,7 @@ func (w *nodeWorld) workloadAt(cgroup *testenv.Cgroup, name string, port uint16)
 // tuplesOf counts the pod's connections that the kernel thinks are on their way.
 func (w *nodeWorld) tuplesOf(t *testing.T, p *nodePod) (left int) {
 	t.Helper()
-	w.node.mu.Lock()
-	index := w.node.pods[p.uid].pod.Index
-	w.node.mu.Unlock()
+	index := w.indexOf(t, p)
 	var tuples *ebpf.Map
 	if err := w.node.maps.Tuples.Lookup(index, &tuples); err != nil {
 		t.Fatal(err)
@@ -251,4 +249,15 @@ func (w *nodeWorld) tuplesOf(t *testing.T, p *nodePod) (left int) {
 		t.Fatal(err)
 	}
 	return left
+}
+
+func (w *nodeWorld) indexOf(t *testing.T, p *nodePod) uint32 {
+	t.Helper()
+	w.node.mu.Lock()
+	defer w.node.mu.Unlock()
+	m, err := w.node.find(p.uid)
+	if err != nil || m == nil {
+		t.Fatalf("pod %s: got %v, %v, want it known", p.uid, m, err)
+	}
+	return m.pod.Index
 }

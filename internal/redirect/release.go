@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -88,6 +90,10 @@ func Clear(ctx context.Context, cgroups string, log logrus.FieldLogger) ([]Clear
 			continue
 		}
 		p := placeOf(root, id)
+		if ours, err := isRun(p); err != nil || !ours {
+			errs = append(errs, err)
+			continue
+		}
 		// The kernel removes a cgroup only while nobody is in it, and nobody can
 		// enter it afterwards: no other test of being alive is free of races.
 		if err := remove(p.agent); errors.Is(err, unix.EBUSY) {
@@ -109,6 +115,22 @@ func Clear(ctx context.Context, cgroups string, log logrus.FieldLogger) ([]Clear
 	}
 	errs = append(errs, detachOrphans(root))
 	return cleared, errors.Join(errs...)
+}
+
+// isRun tells a run's cgroup from another one that begins with the same letters:
+// no process is in a run's itself, and no other cgroup than these.
+func isRun(p place) (bool, error) {
+	inside, err := processes(p.run)
+	if err != nil || len(inside) > 0 {
+		return false, err
+	}
+	below, err := os.ReadDir(p.run)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // cleared by another
+	}
+	return !slices.ContainsFunc(below, func(d os.DirEntry) bool {
+		return d.IsDir() && d.Name() != filepath.Base(p.agent) && d.Name() != filepath.Base(p.command)
+	}), err
 }
 
 // detachOrphans detaches from the root what belongs to no cgroup any more.
