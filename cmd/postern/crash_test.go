@@ -32,13 +32,13 @@ func TestNoWayOpensWhoeverIsKilled(t *testing.T) {
 			eventually(t, "connections through Postern", func() bool { return strings.Count(p.stdout.String(), testenv.Superuser) > 20 })
 			keeper := keeperOf(t, p)
 			if row.agent && row.keeper { // stopped, the agent starts no other keeper in between
-				signal(t, p.Process.Pid, syscall.SIGSTOP)
+				send(t, p.Process.Pid, syscall.SIGSTOP)
 			}
 			if row.keeper {
-				signal(t, keeper, syscall.SIGKILL)
+				send(t, keeper, syscall.SIGKILL)
 			}
 			if row.agent {
-				signal(t, p.Process.Pid, syscall.SIGKILL)
+				send(t, p.Process.Pid, syscall.SIGKILL)
 			}
 			w.afterwards(t, p, row.agent, row.keeper)
 			if strings.Contains(p.stdout.String(), role) {
@@ -63,13 +63,13 @@ func TestKilledAgentLeavesNoCertificate(t *testing.T) {
 	if !exists(ca) {
 		t.Errorf("got no %s while the command runs, want one", ca)
 	}
-	signal(t, keeperOf(t, p), syscall.SIGKILL) // the one that takes its place knows the file too
+	send(t, keeperOf(t, p), syscall.SIGKILL) // the one that takes its place knows the file too
 	eventually(t, "another keeper", func() bool { return keeperOf(t, p) != 0 })
 	// The folder is held: what lies under its path by then is another's.
 	if err := errors.Join(os.Rename(folder, folder+".old"), os.Mkdir(folder, 0o755), os.WriteFile(ca, []byte("kept"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	signal(t, p.Process.Pid, syscall.SIGKILL)
+	send(t, p.Process.Pid, syscall.SIGKILL)
 	_ = p.Wait()
 	w.nothingLeft(t, before)
 	if left, _ := os.ReadDir(folder + ".old"); len(left) > 0 {
@@ -133,7 +133,7 @@ func keeperOf(t *testing.T, p *process) int {
 	return 0
 }
 
-func signal(t *testing.T, pid int, one syscall.Signal) {
+func send(t *testing.T, pid int, one syscall.Signal) {
 	t.Helper()
 	if pid == 0 {
 		t.Fatalf("got no process to send %s to, want one", one)
