@@ -63,7 +63,7 @@ func arm(k guards, at redirect.NodeState, known state, o ArmOptions) error {
 // Uninstall takes the programs of this node from it, and what the gate wrote
 // down. The gate must not run: it is what puts them there.
 //
-// Shape: without Pods, and without the state that names them, the programs of
+// Shape: it runs in the node's network namespace. Without Pods, and without the state that names them, the programs of
 // every node whose cgroups are on this machine go.
 func Uninstall(o ArmOptions) error {
 	known, err := readState(o.State)

@@ -31,7 +31,6 @@ type gate struct {
 	o       Options
 	log     logrus.FieldLogger
 	kernel  kernel
-	covers  covers
 	finder  finder
 	podsDir string                                   // folder of the pods' cgroup
 	beside  func(pid int) (cgroup string, err error) // of an agent; refuses what is not of this gate's pod

@@ -14,6 +14,7 @@ type kernel interface {
 	guards
 	classes
 	sockets
+	covers
 	ledger
 	heritage
 }

@@ -16,14 +16,14 @@ import (
 // short, mostly.
 const acceptPause = 50 * time.Millisecond
 
-// open opens a pod's listeners for the agent s, unless they are.
-func (g *gate) open(p *pod, s *session) error {
+// open opens a pod's listeners for the agent s, and tells whether they were not.
+func (g *gate) open(p *pod, s *session) (bool, error) {
 	if p.doors.serve(s) {
-		return nil
+		return false, nil
 	}
 	listeners, err := g.kernel.Listen(p.uid)
 	if err != nil {
-		return err
+		return false, err
 	}
 	slots, ok := p.doors.take(s, listeners)
 	if !ok { // the agent has gone meanwhile
@@ -31,12 +31,12 @@ func (g *gate) open(p *pod, s *session) error {
 		for _, l := range listeners {
 			errs = append(errs, l.Close())
 		}
-		return errors.Join(errs...)
+		return false, errors.Join(errs...)
 	}
 	for _, l := range listeners {
 		g.group.Go(func() error { g.accept(p, s, l, slots); return nil })
 	}
-	return nil
+	return true, nil
 }
 
 // serve tells whether the doors are open for s.

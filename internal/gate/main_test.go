@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,7 +33,7 @@ const (
 func TestMain(m *testing.M) {
 	roles := map[string]func() error{
 		"gate": gateRole, "runtime": runtimeRole, "agent": agentRole,
-		"connect": connectRole, "dial": dialRole,
+		"connect": connectRole, "dial": dialRole, "flood": floodRole,
 	}
 	role := os.Getenv(asRole)
 	if role == "" {
@@ -198,4 +199,25 @@ func dialRole() error {
 		once()
 	}
 	return in.Err()
+}
+
+// floodRole is a program in a pod that opens many connections and leaves them.
+// It says how many there are.
+func floodRole() error {
+	to, many, _ := strings.Cut(os.Getenv(asSpec), " ")
+	n, err := strconv.Atoi(many)
+	if err != nil {
+		return err
+	}
+	var open []net.Conn
+	for range n {
+		conn, err := net.DialTimeout("tcp", to, 5*time.Second)
+		if err != nil {
+			return err
+		}
+		open = append(open, conn)
+	}
+	fmt.Println(len(open))
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }

@@ -76,7 +76,6 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	g := newGate(o, node)
-	g.covers, _ = any(node).(covers)
 	g.finder = workload.Finder{Parent: parent, Node: id}
 	err = g.prepare(node.State(), known)
 	if err == nil {

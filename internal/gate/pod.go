@@ -50,10 +50,10 @@ type pod struct {
 	class     class
 	since     time.Time
 	took      time.Duration
-	covered   bool
-	uncovered []string
+	covered   bool     // programs are at the node's ends of its links
+	uncovered []string // but at these
+	complete  bool     // and earlier connections are ended
 	unwatch   func()
-	destroyed int
 	failed    []string // steps that did not work
 	retry     time.Time
 	reasons   []string // as they were last told
@@ -219,7 +219,8 @@ func (p *pod) release(g *gate) {
 		}
 	}
 	p.inherited = false
-	p.place, p.class, p.covered, p.uncovered, p.failed, p.retry = nil, unknown, false, nil, nil, time.Time{}
+	p.place, p.class, p.covered, p.uncovered, p.complete = nil, unknown, false, nil, false
+	p.failed, p.retry = nil, time.Time{}
 }
 
 // classify finds the pod and tells the kernel whose its namespace is.
@@ -260,28 +261,34 @@ func (g *gate) classify(p *pod, w wish, target class) error {
 // guard completes the guard of a pod that the kernel takes for guarded: first
 // what closes ways, then what ends connections that were there before.
 func (g *gate) guard(ctx context.Context, p *pod, w wish) {
-	if s := g.session(); s != nil && !w.api.Refuse {
-		if err := g.open(p, s); err != nil {
+	if w.api.Refuse {
+		p.doors.close()
+	} else if s := g.session(); s != nil {
+		opened, err := g.open(p, s)
+		if err != nil {
 			p.fail(g, "listen", err, w)
 		}
-	} else if w.api.Refuse {
-		p.doors.close()
+		if opened {
+			p.covered = false // the programs there know the listeners' port
+		}
 	}
-	if p.covered {
+	if !p.covered {
+		uncovered, err := g.cover(ctx, p)
+		if err != nil {
+			p.fail(g, "cover", err, w)
+			return
+		}
+		p.covered, p.uncovered = true, uncovered
+	}
+	if p.complete {
 		return
 	}
-	uncovered, err := g.cover(ctx, p)
-	if err != nil {
-		p.fail(g, "cover", err, w)
-		return
-	}
-	p.uncovered = uncovered
 	n, err := g.kernel.Destroy(ctx, p.uid)
 	if err != nil {
 		p.fail(g, "end earlier connections", err, w)
 		return
 	}
-	p.covered, p.destroyed = true, n
+	p.complete = true
 	if !w.told {
 		g.tell(Event{Kind: Guarded, PodUID: p.uid, Took: time.Since(w.first), Destroyed: n})
 	}
@@ -293,21 +300,18 @@ func (g *gate) cover(ctx context.Context, p *pod) ([]string, error) {
 	if p.place.Netns == nil {
 		return nil, nil // the hooks at the cgroup are all that there is
 	}
-	if g.covers == nil {
-		return []string{"all of its links"}, nil
-	}
 	if p.unwatch == nil {
 		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // until it is released
 		p.unwatch = cancel
 		g.group.Go(func() error {
-			err := g.covers.WatchLinks(ctx, p.uid, func() { g.coverAgain(ctx, p) })
+			err := g.kernel.WatchLinks(ctx, p.uid, func() { g.coverAgain(ctx, p) })
 			if err != nil && ctx.Err() == nil {
 				g.log.WithField("pod", p.uid).WithError(err).Warn("The pod's links are not watched")
 			}
 			return nil
 		})
 	}
-	return g.covers.Cover(p.uid)
+	return g.kernel.Cover(p.uid)
 }
 
 // coverAgain covers links that have come since.
@@ -318,7 +322,7 @@ func (g *gate) coverAgain(ctx context.Context, p *pod) {
 		return
 	}
 	w, _ := g.wishOf(p)
-	uncovered, err := g.covers.Cover(p.uid)
+	uncovered, err := g.kernel.Cover(p.uid)
 	if err != nil {
 		p.fail(g, "cover", err, w)
 	} else {

@@ -24,10 +24,17 @@ func (r sandboxes) Present(ctx context.Context, all []workload.Sandbox) {
 	}
 }
 
+// hearAgent is how long a pod is held of which the agent has not heard. The
+// kubelet and the agent hear of pods at the same time, and the kubelet has made
+// the pod's network by now; while one pod is held, so are all others of the node.
+const hearAgent = 250 * time.Millisecond
+
 // Started returns when the pod is classified, or ctx ends. A pod of which the
 // agent has not heard is waited for: what guards it may be its namespace.
 func (r sandboxes) Started(ctx context.Context, s workload.Sandbox) {
 	g := r.gate
+	ctx, cancel := context.WithTimeout(ctx, hearAgent)
+	defer cancel()
 	p := g.learn(s)
 	if p == nil {
 		return

@@ -176,11 +176,11 @@ func (g *gate) shut(s *session) {
 	}
 }
 
-// serve answers an agent's calls until it goes, breaks the rules, or ctx ends.
+// serve answers an agent's calls until it goes, breaks the rules, or outer ends.
 // Calls that look at all pods wait for each other, and not those that are for one
 // connection. An agent that sends faster than it is answered waits.
-func (g *gate) serve(ctx context.Context, s *session) error {
-	group, ctx := errgroup.WithContext(ctx)
+func (g *gate) serve(outer context.Context, s *session) error {
+	group, ctx := errgroup.WithContext(outer)
 	defer context.AfterFunc(ctx, func() { s.link.conn.Close() })()
 	wide, narrow := make(chan message), make(chan message, 16)
 	group.Go(func() error { return s.sendEvents(ctx) })
@@ -212,7 +212,7 @@ func (g *gate) serve(ctx context.Context, s *session) error {
 		}
 	})
 	err := group.Wait()
-	if errors.Is(err, errAgentGone) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, errAgentGone) || outer.Err() != nil {
 		return nil
 	}
 	return err

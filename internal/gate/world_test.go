@@ -21,7 +21,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -32,14 +31,19 @@ import (
 // database is a Target that every pod reaches by way of the node.
 var database = netip.MustParseAddrPort("10.80.0.1:5432")
 
-// elsewhere is a server that is not guarded.
-var elsewhere = netip.MustParseAddrPort("10.80.0.1:7777")
+// elsewhere is a server that is not guarded; held is a Target that says no more
+// than a word.
+var (
+	elsewhere = netip.MustParseAddrPort("10.80.0.1:7777")
+	held      = netip.MustParseAddrPort("10.80.0.1:5433")
+)
 
 const directReply = "direct"
 
 // guardedSet is what one PostgreSQL Target makes guarded.
 var guardedSet = redirect.Guarded{Guards: []redirect.Guard{
 	{Prefix: netip.MustParsePrefix("10.80.0.1/32"), Port: 5432, Target: true},
+	{Prefix: netip.MustParsePrefix("10.80.0.1/32"), Port: 5433, Target: true},
 }}
 
 // node is a node of a test: cgroups, a network namespace with a database in it,
@@ -53,6 +57,7 @@ type node struct {
 	runtime *exec.Cmd
 	log     syncBuffer
 	pods    atomic.Int32
+	held    chan struct{} // connections that the held server has
 }
 
 // syncBuffer is a buffer that a process writes and the test reads.
@@ -73,10 +78,10 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-func newNode(t *testing.T) *node {
+func newNode(t *testing.T, change ...func(*Options)) *node {
 	t.Helper()
 	testenv.Need(t, os.Geteuid() == 0, "root")
-	n := &node{cgroup: testenv.NewCgroup(t), netns: testenv.NewNetns(t)}
+	n := &node{cgroup: testenv.NewCgroup(t), netns: testenv.NewNetns(t), held: make(chan struct{}, 8)}
 	n.root = filepath.Dir(n.cgroup.Path)
 	for _, dir := range []string{"pods/besteffort", "pods/burstable", "gate/gate", "gate/agent"} {
 		n.mkdir(t, dir)
@@ -99,13 +104,10 @@ func newNode(t *testing.T) *node {
 		Socket: filepath.Join(run, "gate.sock"), AgentUID: agentID, State: filepath.Join(dir, "state"),
 		Cgroups: n.root, Pods: pods, Kubelet: filepath.Join(dir, "kubelet"),
 	}
-	t.Cleanup(func() {
-		log := logrus.New()
-		log.SetOutput(io.Discard)
-		if err := Uninstall(ArmOptions{State: n.options.State, Cgroups: n.root, Pods: pods, Log: log}); err != nil {
-			t.Errorf("uninstall: %v", err)
-		}
-	})
+	t.Cleanup(func() { n.uninstall(t) })
+	for _, c := range change {
+		c(&n.options)
+	}
 	n.serveDatabase(t)
 	n.start(t)
 	return n
@@ -167,7 +169,7 @@ func (n *node) serveDatabase(t *testing.T) {
 		if err := netlink.AddrAdd(lo, addr); err != nil {
 			return err
 		}
-		for _, at := range []netip.AddrPort{database, elsewhere} {
+		for _, at := range []netip.AddrPort{database, elsewhere, held} {
 			l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
 			if err != nil {
 				return err
@@ -180,7 +182,12 @@ func (n *node) serveDatabase(t *testing.T) {
 						return
 					}
 					fmt.Fprintf(c, "%s from %v", directReply, c.RemoteAddr().(*net.TCPAddr).IP)
-					c.Close()
+					if at != held {
+						c.Close()
+						continue
+					}
+					t.Cleanup(func() { c.Close() })
+					n.held <- struct{}{}
 				}
 			}()
 		}
@@ -330,11 +337,18 @@ func (p *testPod) begin(t *testing.T, cmd *exec.Cmd) {
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 }
 
+// role is one of the roles as a program in the pod's first container.
+func (p *testPod) role(t *testing.T, role, spec string) *exec.Cmd {
+	t.Helper()
+	cmd := p.command(t, 1, "/proc/self/exe")
+	cmd.Env = []string{asRole + "=" + role, asSpec + "=" + spec}
+	return cmd
+}
+
 // dial dials once from the pod's first container, and answers what is said there.
 func (p *testPod) dial(t *testing.T, to netip.AddrPort) string {
 	t.Helper()
-	cmd := p.command(t, 1, "/proc/self/exe")
-	cmd.Env = []string{asRole + "=dial", asSpec + "=" + to.String()}
+	cmd := p.role(t, "dial", to.String())
 	cmd.Stdin = strings.NewReader("go\n")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
