@@ -8,11 +8,12 @@ GOFLAGS   += -trimpath
 CGO_ENABLED := 0
 export GOFLAGS CGO_ENABLED
 
-# Tests of the kernel side, tests that run the whole product, tests with goroutines that share memory.
+# Tests of the kernel side, tests that run the whole product, here and on a cluster, tests with goroutines that share memory.
 KERNEL := ./bpf/... ./internal/redirect/...
 E2E    := ./cmd/... ./testenv/...
+NODE   := ./deploy/...
 RACE   := ./internal/audit/... ./internal/identity/... ./internal/agent/... ./internal/sql/... ./proxy/...
-UNIT    = $(shell $(GO) list ./... 2>/dev/null | grep -v -e /bpf -e /internal/redirect -e /cmd/ -e /testenv)
+UNIT    = $(shell $(GO) list ./... 2>/dev/null | grep -v -e /bpf -e /internal/redirect -e /cmd/ -e /testenv -e /deploy/)
 STRICT := POSTERN_TEST_STRICT=1
 
 # The one-node Kubernetes of the tests is a module of its own. The packages listed
@@ -50,8 +51,9 @@ kernel-oldest: packages-kernel ## run them on the oldest kernel, under QEMU (LIN
 	@$(GO) build -o bin/kernel ./testenv/kernel
 	@bin/kernel -kernel $(LINUX) -arguments "-test.short -test.timeout=12m" $(KERNEL)
 
-e2e: packages ## run the tests of the whole product, as root
+e2e: packages build cluster-images ## run the tests of the whole product, as root, here and on a real Kubernetes
 	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test $(E2E)
+	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test -count 1 -timeout 40m -v $(NODE)
 
 race: packages ## run the tests of what starts goroutines under the race detector, as root
 	$(AS_ROOT) env $(STRICT) CGO_ENABLED=1 "GOFLAGS=$(GOFLAGS)" $(GO) test -race -timeout 30m $(RACE)
@@ -72,10 +74,10 @@ generate: ## rebuild the BPF objects and their bindings (needs clang), and the c
 	$(GO) tool controller-gen crd paths=./internal/policy output:crd:dir=deploy/chart/crds
 
 fmt: ## format the Go code
-	gofmt -w bpf cmd internal proxy testenv
+	gofmt -w bpf cmd deploy internal proxy testenv
 
 lint: ## check format, vet, go fix and staticcheck
-	@test -z "$$(gofmt -l bpf cmd internal proxy testenv)" || { echo "not formatted, run make fmt:"; gofmt -l bpf cmd internal proxy testenv; exit 1; }
+	@test -z "$$(gofmt -l bpf cmd deploy internal proxy testenv)" || { echo "not formatted, run make fmt:"; gofmt -l bpf cmd deploy internal proxy testenv; exit 1; }
 	$(GO) vet ./...
 	@out=$$($(GO) fix -diff ./...) || true; test -z "$$out" || { echo "$$out"; echo "outdated, run go fix ./..."; exit 1; }
 	$(GO) tool staticcheck -checks all ./...
