@@ -39,6 +39,8 @@ type gate struct {
 	nri     atomic.Bool
 	save    chan struct{} // something of state has changed
 
+	nodeSockets *bucket // sockets in the node's own namespace: the share of all pods with source node
+
 	mu         sync.Mutex
 	pods       map[string]*pod               // by UID
 	owners     map[workload.Namespace]string // the UID of the pod whose each is
@@ -54,10 +56,12 @@ type gate struct {
 func newGate(o Options, k kernel) *gate {
 	return &gate{
 		o: o, log: o.Log, kernel: k, started: time.Now(),
-		save:   make(chan struct{}, 1),
-		pods:   make(map[string]*pod),
-		owners: make(map[workload.Namespace]string),
-		told:   make(chan struct{}),
+		save: make(chan struct{}, 1),
+
+		nodeSockets: newBucket(4000, 2000),
+		pods:        make(map[string]*pod),
+		owners:      make(map[workload.Namespace]string),
+		told:        make(chan struct{}),
 	}
 }
 
@@ -105,11 +109,10 @@ func (g *gate) disown(place workload.Place, uid string) {
 	}
 }
 
-// stick remembers that a pod was guarded.
+// stick remembers that a pod is to be guarded, if it is: from here on it is so
+// until it is gone. It is called with mu held.
 func (g *gate) stick(p *pod) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !p.wish.sticky {
+	if !p.wish.sticky && p.wish.target(g.namespaces) == guarded {
 		p.wish.sticky = true
 		g.changed()
 	}
@@ -232,6 +235,9 @@ func (g *gate) setPods(ctx context.Context, pods []Pod, namespaces []string) err
 		}
 	}
 	g.namespaces = namespaces
+	for _, p := range g.pods {
+		g.stick(p)
+	}
 	g.toldAt = now
 	close(g.told)
 	g.told = make(chan struct{})
@@ -239,7 +245,7 @@ func (g *gate) setPods(ctx context.Context, pods []Pod, namespaces []string) err
 	if err := g.look(); err != nil {
 		return err
 	}
-	if err := g.settleAll(ctx); err != nil {
+	if err := g.settleAll(ctx, true); err != nil {
 		return err
 	}
 	g.prune()
@@ -281,8 +287,8 @@ func (g *gate) each(do func(*pod) error) error {
 	return group.Wait()
 }
 
-func (g *gate) settleAll(ctx context.Context) error {
-	return g.each(func(p *pod) error { g.settle(ctx, p); return nil })
+func (g *gate) settleAll(ctx context.Context, now bool) error {
+	return g.each(func(p *pod) error { g.settle(ctx, p, now); return nil })
 }
 
 // watch looks at the pods' cgroups until ctx ends.
@@ -299,7 +305,7 @@ func (g *gate) watch(ctx context.Context) error {
 			g.log.WithError(err).Warn("The pods' cgroups cannot be read")
 			continue
 		}
-		if err := g.settleAll(ctx); err != nil {
+		if err := g.settleAll(ctx, false); err != nil {
 			return err
 		}
 		g.prune()

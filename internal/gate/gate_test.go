@@ -393,3 +393,87 @@ func removeTree(t *testing.T, dir string) {
 	}
 	removeCgroup(t, dir)
 }
+
+func TestGateHasTheChartsCapabilitiesAndNoMore(t *testing.T) {
+	n := newNode(t)
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.gate))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want uint64
+	for _, c := range capabilities {
+		want |= 1 << c
+	}
+	if line := fmt.Sprintf("CapEff:\t%016x\n", want); !strings.Contains(string(status), line) {
+		t.Errorf("got a gate with %s, want %s", status, line)
+	}
+}
+
+func TestSandboxThatIsReplacedTakesTheGuardAlong(t *testing.T) {
+	n := newNode(t)
+	p := n.newPod(t)
+	p.Guarded = true
+	a := n.newAgent(t)
+	a.guard(t, p)
+	p.expect(t, "in its first sandbox", p.proxied())
+	p.sandbox.Process.Kill()
+	p.sandbox.Wait()
+	removeTree(t, p.dir)
+	n.mkdir(t, strings.TrimPrefix(p.dir, n.cgroup.Path+"/"))
+	second := n.newPod(t) // its namespace, with addresses and all
+	second.sandbox.Process.Kill()
+	second.sandbox.Wait()
+	removeTree(t, second.dir)
+	p.netns, p.IPs, p.number = second.netns, second.IPs, second.number
+	p.expect(t, "in a sandbox that is not known yet", refused)
+	p.sandbox = p.command(t, 0, "sleep", "600")
+	p.begin(t, p.sandbox)
+	a.pods(t, p) // with its new address
+	p.expect(t, "in its second sandbox", p.proxied())
+}
+
+func TestPodOnTheNodesNetworkIsGuardedByItsCgroup(t *testing.T) {
+	n := newNode(t)
+	p, other := n.newPod(t), n.newPod(t)
+	for _, pod := range []*testPod{p, other} {
+		pod.sandbox.Process.Kill()
+		pod.sandbox.Wait()
+		pod.netns, pod.HostNetwork = n.netns, true
+		pod.sandbox = pod.command(t, 2, "sleep", "600")
+		pod.begin(t, pod.sandbox)
+	}
+	p.Guarded = true
+	p.IPs, other.IPs = nil, nil
+	n.newAgent(t).guard(t, p, other)
+	p.expect(t, "from a guarded pod", p.proxied())
+	other.expect(t, "from a plain pod", directReply)
+}
+
+func TestLinkThatComesLaterIsLookedAt(t *testing.T) {
+	n := newNode(t)
+	p := n.newPod(t)
+	p.Guarded = true
+	c := n.client(t, "gate/agent", agentID)
+	if err := errors.Join(c.Guard(t.Context(), guardedSet), c.Pods(t.Context(), []Pod{p.Pod}, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if got := reasons(t, c)[p.UID]; got != "" {
+		t.Fatalf("got reasons %q, want none", got)
+	}
+	other := n.newPod(t)
+	add := func() error {
+		return exec.Command("ip", "link", "add", "later", "type", "veth", "peer", "name", "there", "netns", fmt.Sprint(other.sandbox.Process.Pid)).Run()
+	}
+	if err := p.netns.Do(add); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a reason", func() bool { return strings.Contains(reasons(t, c)[p.UID], "later") })
+	for e := range c.Events() {
+		if e.Kind == NotEnforced {
+			if e.PodUID != p.UID || len(e.Reasons) != 1 {
+				t.Errorf("got %+v, want one reason of pod %s", e, p.UID)
+			}
+			break
+		}
+	}
+}

@@ -113,11 +113,6 @@ func TestOnlyTheAgentIsServed(t *testing.T) {
 	n := newNode(t)
 	p := n.newPod(t)
 	inPod := strings.TrimPrefix(p.dir, n.cgroup.Path+"/") + "/" + p.container(1)
-	chown := func(uid int) {
-		if err := os.Chown(n.options.Socket, uid, -1); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for name, row := range map[string]struct {
 		cgroup string
 		uid    uint32
@@ -128,13 +123,11 @@ func TestOnlyTheAgentIsServed(t *testing.T) {
 		"the agent's user elsewhere":            {"elsewhere", agentID},
 	} {
 		t.Run(name, func(t *testing.T) {
-			chown(int(row.uid)) // the gate's own check is meant, not the file's rights
 			conn := n.connect(t, row.cgroup, row.uid)
 			defer conn.Close()
 			if got, err := io.ReadAll(conn); err == nil && len(got) > 0 {
 				t.Errorf("got %q, want nothing", got)
 			}
-			chown(agentID)
 			n.expectServed(t, p)
 		})
 	}
@@ -153,26 +146,25 @@ func TestOnlyTheAgentIsServed(t *testing.T) {
 
 func TestAgentGetsNothingOfWhatIsNoPodHere(t *testing.T) {
 	n := newNode(t)
-	p := n.newPod(t)
+	p, plain := n.newPod(t), n.newPod(t)
+	p.Guarded = true
 	c := n.client(t, "gate/agent", agentID)
-	if err := c.Pods(t.Context(), []Pod{p.Pod}, nil); err != nil {
-		t.Fatal(err)
-	}
 	stranger := "00000000-0000-4000-8000-000000000000"
 	// Listed, and with a token there, but of another node: it has no cgroup.
-	elsewhere := Pod{UID: stranger, Namespace: "agents", Name: "elsewhere"}
-	if err := c.Pods(t.Context(), []Pod{p.Pod, elsewhere}, nil); err != nil {
+	elsewhere := Pod{UID: stranger, Namespace: "agents", Name: "elsewhere", Guarded: true}
+	if err := c.Pods(t.Context(), []Pod{p.Pod, plain.Pod, elsewhere}, nil); err != nil {
 		t.Fatal(err)
 	}
 	n.plant(t, stranger, "token", "secret")
+	n.plant(t, plain.UID, "token", "secret")
 	n.plant(t, p.UID, "token", "own")
-	for _, uid := range []string{stranger, "", "..", p.UID + "/../" + stranger} {
+	for _, uid := range []string{stranger, plain.UID, "", "..", p.UID + "/../" + stranger} {
 		if f, err := c.Token(t.Context(), uid, "t", "token"); err == nil {
 			f.Close()
 			t.Errorf("got a token of %q, want none", uid)
 		}
 	}
-	for _, uid := range []string{stranger, "..", "self"} {
+	for _, uid := range []string{stranger, plain.UID, "..", "self"} {
 		if f, err := c.Socket(t.Context(), uid, "tcp4"); err == nil {
 			f.Close()
 			t.Errorf("got a socket of %q, want none", uid)
@@ -207,6 +199,7 @@ func (n *node) plant(t *testing.T, uid, name, content string) string {
 func TestMoreThanItsShareIsRefusedToAPod(t *testing.T) {
 	n := newNode(t)
 	loud, quiet := n.newPod(t), n.newPod(t)
+	loud.Guarded, quiet.Guarded = true, true
 	c := n.client(t, "gate/agent", agentID)
 	if err := c.Pods(t.Context(), []Pod{loud.Pod, quiet.Pod}, nil); err != nil {
 		t.Fatal(err)

@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,9 +63,23 @@ func gateRole() error {
 	return Run(ctx, o)
 }
 
+// capabilities are those that the chart gives to the gate, and no others.
+var capabilities = []uintptr{
+	unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH,
+}
+
 // runtimeRole is the container runtime's process that starts the gate: it is in
 // the node's namespaces. Descriptor 3 is the cgroup of the gate's container.
 func runtimeRole() error {
+	runtime.LockOSThread() // a child has what the thread has that starts it
+	for c := range uintptr(unix.CAP_LAST_CAP + 1) {
+		if slices.Contains(capabilities, c) {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), asRole+"=gate")
 	cmd.Stderr = os.Stderr

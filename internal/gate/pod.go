@@ -134,24 +134,25 @@ func (w wish) hostNetwork() bool {
 
 // wanted is what there is to find the pod by.
 func (w wish) wanted(uid string) workload.Wanted {
-	wanted := workload.Wanted{UID: uid, Cgroup: w.cgroup, HostNetwork: w.hostNetwork(), IPs: w.api.IPs, Sandbox: w.sandbox}
-	if len(wanted.IPs) == 0 {
-		wanted.IPs = w.sandbox.IPs
+	return workload.Wanted{
+		UID: uid, Cgroup: w.cgroup, HostNetwork: w.hostNetwork(), Sandbox: w.sandbox,
+		// Of a sandbox that was replaced, the runtime knows the addresses first.
+		IPs: slices.Concat(w.api.IPs, w.sandbox.IPs),
 	}
-	return wanted
 }
 
 // settle makes the pod what it is to be, as far as that can be done now. It is
-// called whenever something has changed, and again until all is done.
-func (g *gate) settle(ctx context.Context, p *pod) {
+// called whenever something has changed, and again until all is done; what failed
+// is left alone for a moment, unless it is to be done now.
+func (g *gate) settle(ctx context.Context, p *pod, now bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w, target := g.wishOf(p)
 	p.leave(g, w)
-	if w.cgroup == "" || w.stopped || target == unknown || time.Now().Before(p.retry) && p.class == target {
+	if w.cgroup == "" || w.stopped || target == unknown || !now && time.Now().Before(p.retry) {
 		return
 	}
-	p.failed = nil
+	p.failed, p.retry = nil, time.Time{}
 	if err := g.classify(p, w, target); err != nil {
 		p.fail(g, "", err, w)
 		g.tellReasons(p, w)
@@ -165,13 +166,13 @@ func (g *gate) settle(ctx context.Context, p *pod) {
 
 // fail notes a step that did not work.
 func (p *pod) fail(g *gate, step string, err error, w wish) {
-	p.retry = time.Now().Add(retryAfter)
-	if errors.Is(err, workload.ErrNotStarted) {
+	if errors.Is(err, workload.ErrNotStarted) { // it will be soon
 		if w.known && time.Since(w.first) > notFoundAfter {
 			p.failed = append(p.failed, "no process of it is found on the node")
 		}
 		return
 	}
+	p.retry = time.Now().Add(retryAfter)
 	g.log.WithField("pod", p.uid).WithError(err).Debug("A pod is not complete yet")
 	text := err.Error()
 	if step != "" {
@@ -252,9 +253,6 @@ func (g *gate) classify(p *pod, w wish, target class) error {
 	}
 	p.class, p.since = target, time.Now()
 	p.took = p.since.Sub(w.first)
-	if target == guarded {
-		g.stick(p)
-	}
 	return nil
 }
 

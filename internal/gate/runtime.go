@@ -19,7 +19,7 @@ func (r sandboxes) Present(ctx context.Context, all []workload.Sandbox) {
 		r.gate.log.WithError(err).Warn("The pods' cgroups cannot be read")
 		return
 	}
-	if err := r.gate.settleAll(ctx); err != nil {
+	if err := r.gate.settleAll(ctx, true); err != nil {
 		r.gate.log.WithError(err).Warn("Pods are not settled")
 	}
 }
@@ -47,7 +47,7 @@ func (r sandboxes) Started(ctx context.Context, s workload.Sandbox) {
 			g.log.WithError(err).Warn("The pods' cgroups cannot be read")
 			return
 		}
-		g.settle(ctx, p)
+		g.settle(ctx, p, true)
 		w, target := g.wishOf(p)
 		if target != unknown || g.session() == nil {
 			if target == guarded {
@@ -95,5 +95,6 @@ func (g *gate) learn(s workload.Sandbox) *pod {
 		g.pods[s.UID] = p
 	}
 	p.wish.sandbox, p.wish.stopped = s, false
+	g.stick(p)
 	return p
 }

@@ -57,7 +57,7 @@ func (s *session) tell(e Event) {
 
 // listen serves agents at the socket until ctx ends.
 func (g *gate) listen(ctx context.Context) error {
-	l, err := bindSocket(g.o.Socket, int(g.o.AgentUID))
+	l, err := bindSocket(g.o.Socket)
 	if err != nil {
 		return err
 	}
@@ -87,9 +87,10 @@ func closeIfAny(conn *net.UnixConn) error {
 	return conn.Close()
 }
 
-// bindSocket makes the socket: under another name first, so that it is never
-// there with other rights, and in the place of one that an earlier gate left.
-func bindSocket(path string, uid int) (*net.UnixListener, error) {
+// bindSocket makes the socket, in the place of one that an earlier gate left. Who
+// may use it is seen at each connection: to give the file away would need another
+// capability.
+func bindSocket(path string) (*net.UnixListener, error) {
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -100,8 +101,7 @@ func bindSocket(path string, uid int) (*net.UnixListener, error) {
 	}
 	l.SetUnlinkOnClose(false)
 	for _, step := range []func() error{
-		func() error { return os.Chmod(fresh, 0o600) },
-		func() error { return os.Chown(fresh, uid, -1) },
+		func() error { return os.Chmod(fresh, 0o666) },
 		func() error { return os.Rename(fresh, path) },
 	} {
 		if err := step(); err != nil {
@@ -307,15 +307,16 @@ func (g *gate) socket(body json.RawMessage) (*os.File, error) {
 	if call.Network != "tcp4" && call.Network != "tcp6" {
 		return nil, fmt.Errorf("%w: %q is no network", errProtocol, call.Network)
 	}
-	if call.PodUID == "" {
-		return g.kernel.Socket("", call.Network)
+	share := g.nodeSockets
+	if call.PodUID != "" {
+		p, err := g.guardedHere(call.PodUID)
+		if err != nil {
+			return nil, err
+		}
+		share = p.sockets
 	}
-	p, err := g.known(call.PodUID)
-	if err != nil {
-		return nil, err
-	}
-	if !p.sockets.take() {
-		return nil, fmt.Errorf("pod %s: more sockets than its share", call.PodUID)
+	if !share.take() {
+		return nil, fmt.Errorf("pod %q: more sockets than its share", call.PodUID)
 	}
 	return g.kernel.Socket(call.PodUID, call.Network)
 }
@@ -325,7 +326,7 @@ func (g *gate) token(body json.RawMessage) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := g.known(call.PodUID)
+	p, err := g.guardedHere(call.PodUID)
 	if err != nil {
 		return nil, err
 	}
@@ -335,13 +336,14 @@ func (g *gate) token(body json.RawMessage) (*os.File, error) {
 	return openToken(g.o.Kubelet, call.PodUID, call.Volume, call.File)
 }
 
-// known is a pod that is on this node: it has a cgroup.
-func (g *gate) known(uid string) (*pod, error) {
+// guardedHere is a pod of this node that is guarded: with others the agent has no
+// business. It has a cgroup here, whatever the agent says.
+func (g *gate) guardedHere(uid string) (*pod, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := g.pods[uid]
-	if p == nil || p.wish.cgroup == "" {
-		return nil, fmt.Errorf("%q is no pod of this node", uid)
+	if p == nil || p.wish.cgroup == "" || p.wish.target(g.namespaces) != guarded {
+		return nil, fmt.Errorf("%q is no guarded pod of this node", uid)
 	}
 	return p, nil
 }
