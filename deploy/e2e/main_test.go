@@ -109,7 +109,7 @@ func startCluster() (started bool, err error) {
 
 // chart renders the chart with the values that this cluster needs.
 func chart(more ...string) (string, error) {
-	args := append([]string{"-C", filepath.Join(cluster.root, "testenv/cluster"), "tool", "helm", "template", release,
+	args := append([]string{"-C", filepath.Join(cluster.root, "testenv/helm"), "tool", "helm", "template", release,
 		filepath.Join(cluster.root, "deploy/chart"), "--namespace", system, "--include-crds",
 		"--set", "image.repository=localhost/postern,image.tag=dev,image.pullPolicy=Never",
 		"--set", "node.cgroupRoot=" + cluster.cgroupRoot, "--set", "agent.logLevel=debug"}, more...)
