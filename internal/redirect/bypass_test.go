@@ -128,6 +128,14 @@ func (v vector) name() string {
 	return v.workload + "/" + v.caps.name
 }
 
+// says is what the workload is to say on a kernel, with the listener at a port.
+func (v vector) says(running release, port string) string {
+	if running.olderThan(v.since) {
+		return v.before
+	}
+	return strings.ReplaceAll(v.want, ":P,", ":"+port+",")
+}
+
 // try plays the vector in a cgroup; it answers what the workload said and how
 // many packets and connections reached the database.
 func (v vector) try(t *testing.T, w *world, in *testenv.Cgroup) (said string, reached int64) {
@@ -150,11 +158,7 @@ func TestEveryWayToTheDatabase(t *testing.T) {
 	for _, v := range vectors {
 		t.Run(v.name(), func(t *testing.T) {
 			got, reached := v.try(t, w, w.command)
-			want := strings.ReplaceAll(v.want, ":P,", ":"+port+",")
-			if running.olderThan(v.since) {
-				want = v.before
-			}
-			if got != want {
+			if want := v.says(running, port); got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
 			if v.uncovered == "" && reached != 0 {

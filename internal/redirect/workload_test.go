@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -144,13 +145,22 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// socket makes a socket whose calls give up after a second.
+// patience is after what time a workload's call gives up. An emulated machine
+// needs more of it.
+func patience() time.Duration {
+	if told, err := time.ParseDuration(os.Getenv("POSTERN_TEST_PATIENCE")); err == nil {
+		return told
+	}
+	return time.Second
+}
+
+// socket makes a socket whose calls give up when patience ends.
 func socket(family, kind, protocol int) (int, error) {
 	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return -1, err
 	}
-	limit := unix.Timeval{Sec: 1}
+	limit := unix.NsecToTimeval(patience().Nanoseconds())
 	return fd, errors.Join(
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit))

@@ -258,6 +258,7 @@ func (w *world) workload(cgroup *testenv.Cgroup, name string, c capabilities) *e
 	cmd.Env = []string{
 		asWorkload + "=" + name,
 		"POSTERN_TEST_LISTENER=" + strconv.Itoa(int(portOf(w.listeners[0]))),
+		"POSTERN_TEST_PATIENCE=" + patience().String(),
 	}
 	cmd.Dir = "/"
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user}

@@ -18,9 +18,12 @@ import (
 )
 
 // modules are what the tests need beyond what Debian's cloud kernels have built
-// in, each after what it depends on: pairs of devices, and the listing and ending
-// of sockets by netlink.
-var modules = []string{"veth", "inet_diag", "tcp_diag"}
+// in, each after what it depends on.
+var modules = []string{
+	"inet_diag", "tcp_diag", // listing and ending of sockets by netlink
+	"sch_ingress", "cls_bpf", // programs on a device before tcx
+	"veth", "macvlan", "tun", "llc", "stp", "bridge", "udp_tunnel", "ip6_udp_tunnel", "vxlan",
+}
 
 // kernel is one of the distribution's, unpacked.
 type kernel struct {
@@ -85,18 +88,19 @@ func candidate(ctx context.Context, name string) (string, error) {
 	return version, nil
 }
 
-// fetch unpacks the package into the cache, under a name that says its version;
-// a folder is there only when it is whole.
+// fetch unpacks the package into the cache, under a name that says its version,
+// unless all that is needed of it is there.
 func fetch(ctx context.Context, name, version, cache string) (kernel, error) {
 	dir := filepath.Join(cache, name+"_"+strings.ReplaceAll(version, ":", "."))
 	k := kernel{name: name + " " + version, image: filepath.Join(dir, "vmlinuz")}
 	for _, m := range modules {
 		k.modules = append(k.modules, filepath.Join(dir, m+".ko"))
 	}
-	if _, err := os.Stat(dir); err == nil {
+	isThere := func(path string) bool { _, err := os.Stat(path); return err == nil }
+	if isThere(k.image) && !slices.ContainsFunc(k.modules, func(path string) bool { return !isThere(path) }) {
 		return k, nil
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(cache, 0o755)); err != nil {
 		return kernel{}, err
 	}
 	part, err := os.MkdirTemp(cache, "part-")
