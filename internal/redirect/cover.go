@@ -19,6 +19,18 @@ import (
 // stays for as long as the device does, whoever dies. Its maps but two are the
 // node's; these two say only what [Node.Cover] says again after a restart.
 //
+// A packet that passes costs some 190 ns (BenchmarkCover); a link's throughput with
+// the program and without is the same within the noise (BenchmarkCoveredLink).
+//
+// # What carries packets inside others
+//
+// A device of kind ipip, sit, gre or ip6tnl takes what anybody sends to the node, and
+// what is inside leaves it as if another node had sent it; so does one of kind vxlan
+// or geneve, with datagrams that need no privilege at all. Protocols of the first
+// kind are dropped wherever they go, datagrams at the ports that this node opens
+// itself, as the cluster's other nodes mostly open the same. What needs a key (IPsec,
+// WireGuard) passes. Ports of fou devices are not looked for.
+//
 // # Why there is no second one behind the node's address translation
 //
 // kube-proxy may send to a Target what was dialled at another Service's address,

@@ -23,11 +23,8 @@ const (
 
 // attachClassic does what [cover.attach] does.
 func (c *cover) attachClassic(index int) error {
-	qdisc := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("add clsact to device %d: %w", index, err)
+	if err := addClsact(index); err != nil {
+		return err
 	}
 	filters, err := classicFilters(index)
 	if err != nil {
@@ -47,6 +44,17 @@ func (c *cover) attachClassic(index int) error {
 		return fmt.Errorf("attach cover to device %d: %w", index, err)
 	}
 	return deleteFilters(ours, handle)
+}
+
+// addClsact gives a device the discipline, unless it has one.
+func addClsact(index int) error {
+	qdisc := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("add clsact to device %d: %w", index, err)
+	}
+	return nil
 }
 
 func (c *cover) filter(index int, handle uint32) *netlink.BpfFilter {

@@ -260,7 +260,7 @@ type judge struct {
 }
 
 // newCoverMaps makes the maps that the node's programs share.
-func newCoverMaps(t *testing.T) map[string]*ebpf.Map {
+func newCoverMaps(t testing.TB) map[string]*ebpf.Map {
 	t.Helper()
 	testenv.Need(t, os.Geteuid() == 0, "root")
 	spec, err := bpf.LoadTcx()
@@ -295,7 +295,7 @@ func newJudge(t *testing.T) *judge {
 }
 
 // feed writes what [postgresGuards] guard.
-func feed(t *testing.T, maps map[string]*ebpf.Map) {
+func feed(t testing.TB, maps map[string]*ebpf.Map) {
 	t.Helper()
 	guards, err := entries(postgresGuards().Guards, nil)
 	if err != nil {

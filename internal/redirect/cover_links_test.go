@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -41,53 +41,101 @@ func (w *coverWorld) removeLink(onNode string) {
 	})
 }
 
-// TestLinksWithoutAnEndAreNamed: and those that end in the pod itself are not.
-func TestLinksWithoutAnEndAreNamed(t *testing.T) {
-	w := newCoverWorld(t)
-	w.addLink("net1", "extra")
-	elsewhere := w.open(testenv.NewNetns(t))
-	w.do(w.node, func() error {
-		macvlan := &netlink.Macvlan{LinkAttrs: netlink.LinkAttrs{
-			Name: "mac0", ParentIndex: w.indexHere("extra"), Namespace: netlink.NsFd(int(w.podFile.Fd())),
-		}, Mode: netlink.MACVLAN_MODE_BRIDGE}
-		return netlink.LinkAdd(macvlan)
-	})
-	w.do(w.here, func() error {
-		return errors.Join(
-			netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "far0"}, PeerName: "near0", PeerNamespace: netlink.NsFd(int(elsewhere.Fd()))}),
-			netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "own0"}, PeerName: "own1"}),
-			netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "own2"}}),
-			netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "own3"}, VxlanId: 1, Port: 4789}),
-			netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tun0"}, Mode: netlink.TUNTAP_MODE_TUN}))
-	})
-	uncovered, err := w.cover.pod("pod", w.podFile, w.pod)
+// add adds a link to a namespace; false: the kernel has none of its kind.
+func (w *coverWorld) add(in *testenv.Netns, l netlink.Link) bool {
+	w.t.Helper()
+	err := in.Do(func() error { return netlink.LinkAdd(l) })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, os.ErrNotExist) {
+		w.t.Logf("this kernel has no links of kind %s", l.Type())
+		return false
+	}
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatalf("add link of kind %s: %v", l.Type(), err)
 	}
-	slices.Sort(uncovered)
-	want := []string{
-		"far0: its other end is not on the node",
-		"mac0: a link of kind macvlan has no end on the node",
-		"tun0: a link of kind tuntap has no end on the node",
+	return true
+}
+
+// TestEveryKindOfLinkIsKnown: as one that ends on the node, stays in the pod, or is
+// named.
+func TestEveryKindOfLinkIsKnown(t *testing.T) {
+	const node, third = 3, 4
+	for _, row := range []struct {
+		link device
+		ends bool
+		want string
+	}{
+		{device{kind: "device", netns: -1, loopback: true}, false, ""},
+		{device{kind: "veth", netns: node}, true, ""},
+		{device{kind: "veth", netns: third}, false, "its other end is not on the node"},
+		{device{kind: "veth", netns: -1}, false, ""},
+		{device{kind: "device", netns: -1}, false, "a device of the machine has no end on the node"},
+		{device{kind: "macvlan", netns: node}, false, "a link of kind macvlan has no end on the node"},
+		{device{kind: "macvlan", netns: -1}, false, ""},
+		{device{kind: "ipvlan", netns: node}, false, "a link of kind ipvlan has no end on the node"},
+		{device{kind: "vlan", netns: node}, false, "a link of kind vlan has no end on the node"},
+		{device{kind: "vxlan", netns: node}, false, "a link of kind vxlan has no end on the node"},
+		{device{kind: "vxlan", netns: -1}, false, ""},
+		{device{kind: "wireguard", netns: -1}, false, "a link of kind wireguard has no end on the node"},
+		{device{kind: "tuntap", netns: -1}, false, "a link of kind tuntap has no end on the node"},
+		{device{kind: "netkit", netns: node}, false, "a link of kind netkit has no end on the node"},
+		{device{kind: "later", netns: -1}, false, "a link of kind later has no end on the node"},
+	} {
+		if got := row.link.endsAt(node); got != row.ends {
+			t.Errorf("%+v: got an end on the node: %v, want %v", row.link, got, row.ends)
+		}
+		if got := row.link.escapes(node); got != row.want {
+			t.Errorf("%+v: got %q, want %q", row.link, got, row.want)
+		}
 	}
-	if !slices.Equal(uncovered, want) {
-		t.Errorf("got uncovered links %q, want %q", uncovered, want)
-	}
-	if got := len(w.programsAt("extra")); got != 1 {
-		t.Errorf("got %d programs at the further link, want 1", got)
-	}
-	if got := len(w.programsAt(dbEnd)); got != 0 {
-		t.Errorf("got %d programs at the database's link, want 0", got)
+	if (device{kind: "veth", netns: -1}).endsAt(-1) {
+		t.Error("got an end on a node whose namespace has no id here, want none")
 	}
 }
 
-func (w *coverWorld) indexHere(name string) int {
-	l, err := netlink.LinkByName(name)
-	if err != nil {
-		w.t.Error(err)
-		return 0
+// TestLinksWithoutAnEndAreNamed: and those whose packets come out in the pod itself
+// are not.
+func TestLinksWithoutAnEndAreNamed(t *testing.T) {
+	named := func(name string) netlink.LinkAttrs { return netlink.LinkAttrs{Name: name} }
+	for _, row := range []struct {
+		name string
+		add  func(*coverWorld) bool // false: the kernel has no such links
+		want string                 // empty: none is named
+	}{
+		{"end in a third namespace", func(w *coverWorld) bool {
+			third := netlink.NsFd(int(w.open(testenv.NewNetns(t)).Fd()))
+			return w.add(w.here, &netlink.Veth{LinkAttrs: named("far0"), PeerName: "near0", PeerNamespace: third})
+		}, "far0: its other end is not on the node"},
+		{"both ends in the pod", func(w *coverWorld) bool {
+			return w.add(w.here, &netlink.Veth{LinkAttrs: named("own0"), PeerName: "own1"})
+		}, ""},
+		{"macvlan of the node's", func(w *coverWorld) bool {
+			at := w.index("extra")
+			attrs := netlink.LinkAttrs{Name: "mac0", ParentIndex: at, Namespace: netlink.NsFd(int(w.podFile.Fd()))}
+			return w.add(w.node, &netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE})
+		}, "mac0: a link of kind macvlan has no end on the node"},
+		{"tap", func(w *coverWorld) bool {
+			return w.add(w.here, &netlink.Tuntap{LinkAttrs: named("tap0"), Mode: netlink.TUNTAP_MODE_TAP})
+		}, "tap0: a link of kind tuntap has no end on the node"},
+		{"bridge", func(w *coverWorld) bool { return w.add(w.here, &netlink.Bridge{LinkAttrs: named("own2")}) }, ""},
+		{"vxlan", func(w *coverWorld) bool {
+			return w.add(w.here, &netlink.Vxlan{LinkAttrs: named("own3"), VxlanId: 1, Port: 4789})
+		}, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newCoverWorld(t)
+			w.addLink("net1", "extra")
+			var want []string
+			if row.add(w) && row.want != "" {
+				want = append(want, row.want)
+			}
+			w.covers(w.cover, want...)
+			for end, want := range map[string]int{podEnd: 1, "extra": 1, dbEnd: 0} {
+				if got := len(w.oursAt(end)); got != want {
+					t.Errorf("got %d programs at %s, want %d", got, end, want)
+				}
+			}
+		})
 	}
-	return l.Attrs().Index
 }
 
 // TestExpressProgramIsNamed: one for XDP sees packets before ours.
@@ -144,7 +192,7 @@ func TestLaterLinkIsCovered(t *testing.T) {
 		w.addLink("net1", name)
 		if awaits(changed) {
 			w.covers(w.cover)
-			if got := len(w.programsAt(name)); got != 1 {
+			if got := len(w.oursAt(name)); got != 1 {
 				t.Errorf("got %d programs at the later link, want 1", got)
 			}
 			break
@@ -165,7 +213,7 @@ func TestLaterLinkIsCovered(t *testing.T) {
 func TestDatagramsThatTheNodeOpensAreDropped(t *testing.T) {
 	w := newCoverWorld(t)
 	tunnel := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "vxlan0"}, VxlanId: 7, Port: nodeTunnel}
-	w.do(w.node, func() error { return netlink.LinkAdd(tunnel) })
+	has := w.add(w.node, tunnel)
 	at := netip.AddrPortFrom(db4.Addr(), nodeTunnel)
 	send := func() (reached int64) {
 		w.reached(t)
@@ -183,10 +231,12 @@ func TestDatagramsThatTheNodeOpensAreDropped(t *testing.T) {
 		t.Error("open: got no datagram at the other end, want it")
 	}
 	w.covers(w.cover)
-	if got := send(); got != 0 {
-		t.Errorf("got %d datagrams at the other end, want 0", got)
+	if got := send(); (got == 0) != has {
+		t.Errorf("got %d datagrams at the other end, want none: %v", got, has)
 	}
-	w.do(w.node, func() error { return netlink.LinkDel(tunnel) })
+	if has {
+		w.do(w.node, func() error { return netlink.LinkDel(tunnel) })
+	}
 	w.covers(w.cover)
 	if got := send(); got == 0 {
 		t.Error("without the device: got no datagram at the other end, want it")

@@ -87,7 +87,7 @@ func TestNodeCoversAGuardedPod(t *testing.T) {
 	if err := w.node.Forget(w.guarded.uid); err != nil {
 		t.Fatal(err)
 	}
-	if got := link.programsNow(false); len(got) != 0 {
+	if got := link.oursAt(podEnd); len(got) != 0 {
 		t.Errorf("forgotten: got %d programs at the node's end, want 0", len(got))
 	}
 }
@@ -149,7 +149,7 @@ func TestUninstallUncovers(t *testing.T) {
 		if o.Pods == others.Pods {
 			want = 1
 		}
-		if got := link.programsNow(false); len(got) != want {
+		if got := link.oursAt(podEnd); len(got) != want {
 			t.Errorf("got %d programs at the node's end after uninstalling %s, want %d", len(got), o.Pods, want)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -23,13 +24,16 @@ const coverPods = 4
 // away4 is an address that nobody has and nothing guards.
 var away4 = netip.MustParseAddrPort("10.78.0.9:7777")
 
-// coverWorld is a world with the node in between: a bridge, as many a cluster has
-// it, with a link of the pod and one of the database's machine.
+// coverWorld is a world with the node in between, with a link of the pod and one of
+// the database's machine. What comes in at one goes out at all others, by a
+// classifier, as some networks of clusters do it: no bridge is needed, which kernels
+// have as a module at best, and nothing looks into the frames.
 type coverWorld struct {
 	*world
-	t                 *testing.T
+	t                 testing.TB
 	node              *testenv.Netns
 	nodeFile, podFile *os.File
+	ends              []int // of the node
 	maps              map[string]*ebpf.Map
 	cover             *cover
 	pod               bpf.TcxPod
@@ -37,12 +41,23 @@ type coverWorld struct {
 
 // Devices of the node.
 const (
-	nodeBridge = "br0"
-	podEnd     = "pod0"
-	dbEnd      = "db0"
+	podEnd = "pod0"
+	dbEnd  = "db0"
 )
 
 func newCoverWorld(t *testing.T) *coverWorld {
+	t.Helper()
+	w := newLinkedWorld(t)
+	w.do(w.here, func() (err error) { w.listeners, err = listenBoth(); return err })
+	for _, l := range w.listeners {
+		t.Cleanup(func() { l.Close() })
+	}
+	w.serveDatabase(t)
+	return w
+}
+
+// newLinkedWorld is a world without servers.
+func newLinkedWorld(t testing.TB) *coverWorld {
 	t.Helper()
 	w := &coverWorld{
 		t:     t,
@@ -51,17 +66,6 @@ func newCoverWorld(t *testing.T) *coverWorld {
 		pod:   bpf.TcxPod{Netns: 1, Index: 2},
 	}
 	w.nodeFile, w.podFile = w.open(w.node), w.open(w.here)
-	w.do(w.node, func() error {
-		// Else the bridge drops crafted packets for their checksums (br_netfilter).
-		for _, family := range []string{"ip", "ip6"} {
-			err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+family+"tables", []byte("0"), 0)
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
-		}
-		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: nodeBridge}}
-		return errors.Join(netlink.LinkAdd(bridge), netlink.LinkSetUp(bridge))
-	})
 	w.join(podEnd, w.here)
 	w.join(dbEnd, w.db)
 	pods := []netip.Prefix{netip.PrefixFrom(here4, 24), netip.PrefixFrom(here6, 64)}
@@ -72,11 +76,6 @@ func newCoverWorld(t *testing.T) *coverWorld {
 	pod, db := w.address(w.here, pods), w.address(w.db, databases)
 	w.meet(w.here, db, append(databases, netip.PrefixFrom(away4.Addr(), 24)))
 	w.meet(w.db, pod, pods)
-	w.do(w.here, func() (err error) { w.listeners, err = listenBoth(); return err })
-	for _, l := range w.listeners {
-		t.Cleanup(func() { l.Close() })
-	}
-	w.serveDatabase(t)
 	w.maps = newCoverMaps(t)
 	feed(t, w.maps)
 	w.cover = w.openCover()
@@ -131,21 +130,62 @@ func openNetns(t *testing.T) *os.File {
 	return file
 }
 
-// join makes a veth pair between the node's bridge and veth0 of a namespace.
+// join makes a veth pair between the node and veth0 of a namespace.
 func (w *coverWorld) join(name string, to *testenv.Netns) {
 	w.t.Helper()
 	peer := w.open(to)
 	w.do(w.node, func() error {
-		bridge, err := netlink.LinkByName(nodeBridge)
-		if err != nil {
+		pair := &netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "veth0", PeerNamespace: netlink.NsFd(int(peer.Fd())),
+		}
+		if err := errors.Join(netlink.LinkAdd(pair), netlink.LinkSetUp(pair)); err != nil {
 			return err
 		}
-		pair := &netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: name, MasterIndex: bridge.Attrs().Index},
-			PeerName:  "veth0", PeerNamespace: netlink.NsFd(int(peer.Fd())),
+		w.ends = append(w.ends, w.indexHere(name))
+		for _, end := range w.ends {
+			if err := w.patch(end); err != nil {
+				return err
+			}
 		}
-		return errors.Join(netlink.LinkAdd(pair), netlink.LinkSetUp(pair))
+		return nil
 	})
+}
+
+// patch sends what comes in at an end out at all others.
+func (w *coverWorld) patch(end int) error {
+	code := asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}
+	for _, other := range w.ends {
+		if other != end {
+			code = append(code, asm.Mov.Reg(asm.R1, asm.R6), asm.Mov.Imm(asm.R2, int32(other)), asm.Mov.Imm(asm.R3, 0),
+				asm.FnCloneRedirect.Call())
+		}
+	}
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "Dual BSD/GPL", Instructions: append(code, asm.Mov.Imm(asm.R0, int32(drop)), asm.Return()),
+	})
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	if err := addClsact(end); err != nil {
+		return err
+	}
+	return netlink.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: end, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Priority: 99, Protocol: unix.ETH_P_ALL,
+		},
+		Fd: program.FD(), Name: "patch", DirectAction: true,
+	})
+}
+
+// indexHere is the index of a device of the thread's namespace.
+func (w *coverWorld) indexHere(name string) int {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		w.t.Error(err)
+		return 0
+	}
+	return l.Attrs().Index
 }
 
 // address gives veth0 its addresses and answers its hardware address.
@@ -188,13 +228,7 @@ func (w *coverWorld) meet(in *testenv.Netns, hardware net.HardwareAddr, prefixes
 // index of a device of the node.
 func (w *coverWorld) index(name string) (index int) {
 	w.t.Helper()
-	w.do(w.node, func() error {
-		l, err := netlink.LinkByName(name)
-		if err == nil {
-			index = l.Attrs().Index
-		}
-		return err
-	})
+	w.do(w.node, func() error { index = w.indexHere(name); return nil })
 	return index
 }
 
@@ -212,12 +246,12 @@ func (w *coverWorld) dropped(pod uint32) (sum uint64) {
 	return sum
 }
 
-func setFed(t *testing.T, maps map[string]*ebpf.Map, fed uint8) {
+func setFed(t testing.TB, maps map[string]*ebpf.Map, fed uint8) {
 	t.Helper()
 	writeNode(t, maps, bpf.NodeNode{Fed: fed})
 }
 
-func writeNode(t *testing.T, maps map[string]*ebpf.Map, node bpf.NodeNode) {
+func writeNode(t testing.TB, maps map[string]*ebpf.Map, node bpf.NodeNode) {
 	t.Helper()
 	if err := maps[bpf.TcxMapPosternNode].Put(uint32(0), node); err != nil {
 		t.Fatal(err)
