@@ -54,7 +54,7 @@ type controller struct {
 // Errors: the cluster cannot be reached as configured, or another instance took over.
 func Run(ctx context.Context, o Options) error {
 	c := &controller{o: o}
-	config, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
+	config, err := configOf(o.Kubeconfig)
 	if err == nil {
 		config.UserAgent = "postern-controller/" + o.Version
 		err = c.connect(config)
@@ -72,6 +72,13 @@ func Run(ctx context.Context, o Options) error {
 	working.Go(func() error { return server.Run(ctx) })
 	working.Go(func() error { return c.elect(ctx) })
 	return working.Wait()
+}
+
+func configOf(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		return rest.InClusterConfig()
+	}
+	return clientcmd.BuildConfigFromFlags("", kubeconfig)
 }
 
 func (c *controller) connect(config *rest.Config) (err error) {
