@@ -3,6 +3,8 @@ package redirect
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
@@ -113,6 +115,19 @@ func TestSocketOfAnotherNamespace(t *testing.T) {
 	w := newBareNodeWorld(t)
 	guarded, plain := w.newPod(t, "guarded"), w.newPod(t, "plain")
 	w.classify(t, guarded, ClassGuarded, testenv.NewNetns(t))
+	w.listen(t, guarded)
+	at := netip.AddrPortFrom(loopback(0).Addr(), portOf(w.listeners[0]))
+	err := w.here.Do(func() error { // there, it is another's
+		l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(at))
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+			go accept(l, func(c net.Conn) { reply(c, "stolen") })
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for workload, want := range map[string]string{
 		"plain4": "refused", "plain6": "refused", "mapped6": "refused", "udp-sendto4": "EPERM", "unguarded": directReply,
 		"raw4": "EPERM",
@@ -141,37 +156,40 @@ func TestSocketOfAnotherNamespace(t *testing.T) {
 	w.nothingReached(t)
 }
 
-// TestListenerIsForItsPodAlone: a connection is no other pod's, and a record that
-// another pod's process made is refused by whoever reads it, too.
+// TestListenerIsForItsPodAlone: a record is no other pod's, also of one that has
+// the same network namespace.
 func TestListenerIsForItsPodAlone(t *testing.T) {
-	w := newNodeWorld(t)
-	other := w.newPod(t, "other")
-	w.classify(t, other, ClassGuarded, testenv.NewNetns(t))
-	node := w.node
-	accepted := make(chan error, 1)
-	own := make(chan error, 1)
-	for _, l := range w.listeners {
-		l.Close()
-	}
-	w.listen(t, w.guarded)
-	go func() {
-		c, err := w.listeners[0].Accept()
-		if err != nil {
-			accepted <- err
-			return
-		}
-		_, err = node.Origin(w.guarded.uid, c)
-		own <- err
-		_, err = node.Origin(other.uid, c)
-		accepted <- err
-		c.Close()
-	}()
-	w.from(t, w.guarded, "plain4")
-	if got := <-own; got != nil {
-		t.Errorf("its own: got %v, want no error", got)
-	}
-	if got := <-accepted; !errors.Is(got, ErrNoOrigin) {
-		t.Errorf("another's: got %v, want %v", got, ErrNoOrigin)
+	for name, onHost := range map[string]bool{"in its own namespace": false, "on the node's network": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newNodelessWorld(t)
+			in, elsewhere := w.here, testenv.NewNetns(t)
+			if onHost {
+				w.host, in, elsewhere = w.here, nil, nil
+			}
+			w.open(t)
+			if err := w.node.Set(postgresGuards()); err != nil {
+				t.Fatal(err)
+			}
+			guarded, other := w.newPod(t, "guarded"), w.newPod(t, "other")
+			w.classify(t, guarded, ClassGuarded, in)
+			w.classify(t, other, ClassGuarded, elsewhere)
+			w.listen(t, guarded)
+			own, others := make(chan error, 1), make(chan error, 1)
+			w.serveWith(t, func(c net.Conn) {
+				_, err := w.node.Origin(guarded.uid, c)
+				own <- err
+				_, err = w.node.Origin(other.uid, c)
+				others <- err
+				c.Close()
+			})
+			w.from(t, guarded, "plain4")
+			if got := <-own; got != nil {
+				t.Errorf("its own: got %v, want no error", got)
+			}
+			if got := <-others; !errors.Is(got, ErrNoOrigin) {
+				t.Errorf("another's: got %v, want %v", got, ErrNoOrigin)
+			}
+		})
 	}
 }
 
