@@ -106,7 +106,7 @@ func clearDead(ctx context.Context, log logrus.FieldLogger) error {
 
 // record keeps the trail while the command is guarded.
 func (a *agent) record(ctx context.Context) (code int, err error) {
-	name, err := node()
+	name, err := nodeName()
 	if err != nil {
 		return 0, err
 	}

@@ -120,8 +120,8 @@ func (o Options) checkFiles(user account, set *policy.Set) error {
 
 var notInNodeName = regexp.MustCompile(`[^A-Za-z0-9._-]`)
 
-// node is the machine's name, as the trail calls it.
-func node() (string, error) {
+// nodeName is the machine's name, as the trail calls it.
+func nodeName() (string, error) {
 	if name := os.Getenv("NODE_NAME"); name != "" {
 		return name, nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"postern.dev/postern/internal/cluster"
 	"postern.dev/postern/internal/policy"
 	"postern.dev/postern/internal/redirect"
 	"postern.dev/postern/proxy"
@@ -29,13 +30,15 @@ var errNoAddress = errors.New("the name server gave none")
 type resolver func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
 // targets are the Targets of the policy in force, with the addresses of their
-// host names as they were last answered.
+// host names as they were last answered, and in a cluster those of Services.
 type targets struct {
 	resolve resolver
 	log     logrus.FieldLogger
 
 	mu       sync.Mutex
 	list     []*policy.Target
+	services *cluster.Services // nil outside of a cluster
+	routes   []route           // one for each of list, in a cluster
 	names    map[string][]netip.Addr
 	ever     map[string][]netip.Addr // all that a name had during the run: guarded, not dialled
 	resolved time.Time
@@ -82,10 +85,16 @@ func (t *targets) remember(name string, addrs []netip.Addr) bool {
 
 // replace takes the Targets of a new policy and looks their names up.
 func (t *targets) replace(ctx context.Context, list []*policy.Target) {
-	t.mu.Lock()
-	t.list = list
-	t.mu.Unlock()
+	t.use(list, nil)
 	t.refresh(ctx)
+}
+
+// use takes new Targets and Services; it asks no name server.
+func (t *targets) use(list []*policy.Target, services *cluster.Services) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.list, t.services = list, services
+	t.reroute()
 }
 
 // refresh looks every name up. One that gets no answer keeps its addresses; one
@@ -94,26 +103,37 @@ func (t *targets) replace(ctx context.Context, list []*policy.Target) {
 func (t *targets) refresh(ctx context.Context) {
 	t.mu.Lock()
 	t.resolved = time.Now()
-	list, known := t.list, t.names
+	asked, known := t.hostNames(), t.names
 	t.mu.Unlock()
 	fresh := make(map[string][]netip.Addr)
-	for _, target := range list {
-		for _, name := range target.HostNames() {
-			if _, done := fresh[name]; done {
-				continue
-			}
-			fresh[name] = known[name]
-			if addrs, err := t.lookUp(ctx, name); err == nil {
-				fresh[name] = addrs
-				t.remember(name, addrs)
-			} else {
-				t.log.WithError(err).WithField("host", name).Warn("Host name has no address")
-			}
+	for _, name := range asked {
+		fresh[name] = known[name]
+		if addrs, err := t.lookUp(ctx, name); err == nil {
+			fresh[name] = addrs
+			t.remember(name, addrs)
+		} else {
+			t.log.WithError(err).WithField("host", name).Warn("Host name has no address")
 		}
 	}
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.names = fresh
-	t.mu.Unlock()
+	t.reroute()
+}
+
+// hostNames lists each name that is looked up once. The caller holds mu.
+func (t *targets) hostNames() []string {
+	var names []string
+	for _, target := range t.list {
+		names = append(names, target.HostNames()...)
+	}
+	for _, r := range t.routes {
+		for _, balancer := range r.balancers {
+			names = append(names, balancer.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func (t *targets) lookUp(ctx context.Context, name string) ([]netip.Addr, error) {
@@ -165,6 +185,9 @@ func (t *targets) find(dialled netip.AddrPort) []proxy.Destination {
 			found = append(found, proxy.Destination{Target: target, Host: host, Address: dialled})
 		}
 	}
+	if t.services != nil {
+		return t.findRoute(dialled, found)
+	}
 	return found
 }
 
@@ -194,7 +217,7 @@ func (t *targets) guarded() redirect.Guarded {
 		own := t.prefixes(target)
 		for _, port := range target.Ports() {
 			for _, prefix := range own {
-				g.Guards = append(g.Guards, redirect.Guard{Prefix: prefix, Port: port, Target: true})
+				g.Guards = append(g.Guards, redirect.Guard{Prefix: prefix, Port: port, Target: true, Exclusive: target.Spec.Exclusive})
 			}
 			if target.Spec.UnknownHosts != policy.Pass {
 				// The port means the protocol, on whatever address: a name that
@@ -210,6 +233,7 @@ func (t *targets) guarded() redirect.Guarded {
 			}
 		}
 	}
+	g.Guards = append(g.Guards, t.guardedRoutes()...)
 	return g
 }
 

@@ -1,0 +1,241 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"postern.dev/postern/internal/policy"
+)
+
+// view is what this node has to tell of itself: in its NodeStatus, and to whoever
+// asks on the node.
+type view struct {
+	node  *node
+	since time.Time
+
+	mu        sync.Mutex
+	refusing  map[string]string   // objects that are not accepted, and why
+	leaky     map[string][]string // why a pod's guard cannot be enforced, by UID
+	logins    map[string]login
+	published time.Time
+	changed   bool
+	states    map[string]metav1.Condition // as last told, for the time of their change
+}
+
+// login is how the last log-in at a Target went.
+type login struct {
+	last   time.Time
+	failed string
+}
+
+// publishInterval is how old a NodeStatus gets while nothing changes.
+const publishInterval = 10 * time.Second
+
+// The most that a NodeStatus takes, as its schema says.
+const (
+	maxStatusPods      = 500
+	maxStatusAddresses = 1000
+	maxStatusReason    = 1024
+)
+
+func newView(n *node) *view {
+	return &view{
+		node: n, since: time.Now(), leaky: make(map[string][]string), logins: make(map[string]login),
+		states: make(map[string]metav1.Condition),
+	}
+}
+
+// loggedIn is [postgres.Config.LoggedIn].
+func (v *view) loggedIn(target, failed string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	one := v.logins[target]
+	v.changed = v.changed || one.failed != failed || one.last.IsZero()
+	one.failed = failed
+	if failed == "" {
+		one.last = time.Now()
+	}
+	v.logins[target] = one
+}
+
+// rejected replaces the objects that are not accepted.
+func (v *view) rejected(objects map[string]error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.refusing, v.changed = make(map[string]string, len(objects)), true
+	for name, why := range objects {
+		v.refusing[name] = why.Error()
+	}
+}
+
+func (v *view) rejections() map[string]string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return maps.Clone(v.refusing)
+}
+
+// unenforced notes that a pod can go around its guard, and tells whether that is news.
+func (v *view) unenforced(uid string, reasons []string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if slices.Equal(v.leaky[uid], reasons) {
+		return false
+	}
+	v.leaky[uid], v.changed = slices.Clone(reasons), true
+	return true
+}
+
+// enforced notes that a pod is held, or gone.
+func (v *view) enforced(uid string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.changed = true
+	delete(v.leaky, uid)
+}
+
+// targets are the Targets as this node sees them.
+func (v *view) targets() []TargetReport {
+	addresses := v.node.targets.addresses()
+	missing := v.node.targets.missing()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var all []TargetReport
+	for _, target := range v.node.policy.Load().Targets() {
+		name := target.Name()
+		one := v.logins[name]
+		all = append(all, TargetReport{
+			Name: name, Addresses: addresses[name], Missing: missing[name], LastLogin: one.last, Failed: one.failed,
+		})
+	}
+	return all
+}
+
+// publish reports the node's state when something changed or the last report gets old.
+func (v *view) publish(ctx context.Context) {
+	v.mu.Lock()
+	due := v.changed || time.Since(v.published) >= publishInterval
+	if due {
+		v.published, v.changed = time.Now(), false
+	}
+	v.mu.Unlock()
+	if due {
+		v.node.watcher.Report(v.state(ctx))
+	}
+}
+
+// state is the node's state as its NodeStatus shows it.
+func (v *view) state(ctx context.Context) policy.NodeState {
+	n, now := v.node, metav1.Now()
+	set := n.policy.Load()
+	state := policy.NodeState{Agent: n.o.Version, Kernel: kernelRelease(), Observed: &now, PolicyHash: set.Hash()}
+	status, err := n.gateStatus(ctx)
+	if err == nil && !status.Armed.IsZero() {
+		since := metav1.NewTime(status.Armed)
+		state.ArmedSince = &since
+	}
+	guarded := int32(0)
+	matching := make(map[string]int32)
+	for _, p := range n.pods.list() {
+		if !p.Guarded {
+			continue
+		}
+		guarded++
+		if reasons := v.leaks(p.UID); len(reasons) > 0 && len(state.NotEnforceable) < maxStatusPods {
+			state.NotEnforceable = append(state.NotEnforceable, policy.NodePod{Namespace: p.Namespace, Name: p.Name, Reasons: reasons})
+		}
+		who := n.witness.subjectOf(p)
+		for _, access := range set.Policies() {
+			if access.Matches(who) {
+				matching[access.Name()]++
+			}
+		}
+	}
+	n.gauges.Pods(int(guarded), len(state.NotEnforceable))
+	state.Guarded = &guarded
+	slices.SortFunc(state.NotEnforceable, func(a, b policy.NodePod) int {
+		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+	})
+	for _, name := range slices.Sorted(maps.Keys(matching)) {
+		state.Policies = append(state.Policies, policy.NodePolicy{Name: name, Pods: matching[name]})
+	}
+	for _, t := range v.targets() {
+		state.Targets = append(state.Targets, t.forCluster())
+	}
+	for name, why := range v.rejections() {
+		state.Rejected = append(state.Rejected, policy.NodeRejection{Object: name, Reason: clip(why, 4*maxStatusReason)})
+	}
+	slices.SortFunc(state.Rejected, func(a, b policy.NodeRejection) int { return strings.Compare(a.Object, b.Object) })
+	state.Conditions = v.conditions(err == nil, len(state.NotEnforceable))
+	return state
+}
+
+func (t TargetReport) forCluster() policy.NodeTarget {
+	out := policy.NodeTarget{Name: t.Name, LoginError: clip(t.Failed, maxStatusReason)}
+	for _, addr := range t.Addresses[:min(len(t.Addresses), maxStatusAddresses)] {
+		out.Addresses = append(out.Addresses, addr.String())
+	}
+	if !t.LastLogin.IsZero() {
+		last := metav1.NewTime(t.LastLogin)
+		out.LastLogin = &last
+	}
+	return out
+}
+
+func (v *view) leaks(uid string) []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.leaky[uid]
+}
+
+// conditions say in three words how the node is.
+func (v *view) conditions(hasGate bool, leaky int) policy.Conditions {
+	n := v.node
+	armed := condition(policy.ConditionArmed, hasGate && n.fed.Load(), "Fed", "the kernel's programs know what is guarded",
+		"NotFed", "the gate is away or does not know yet what is guarded: guarded pods are refused their Targets")
+	enforced := condition(policy.ConditionEnforced, leaky == 0, "Held", "every guarded pod is held",
+		"NotEnforceable", fmt.Sprintf("%d guarded pods can go around their guard", leaky))
+	fresh := condition(policy.ConditionFresh, n.tooOld() == nil, "Confirmed", "the API server answers, or did not long ago",
+		"Stale", "the API server has been away for too long: new sessions are refused")
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	conditions := policy.Conditions{armed, enforced, fresh}
+	for i, c := range conditions {
+		c.LastTransitionTime = metav1.Now()
+		if before, ok := v.states[c.Type]; ok && before.Status == c.Status {
+			c.LastTransitionTime = before.LastTransitionTime
+		}
+		v.states[c.Type], conditions[i] = c, c
+	}
+	return conditions
+}
+
+func condition(kind string, holds bool, reason, message, otherReason, otherMessage string) metav1.Condition {
+	if holds {
+		return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message}
+	}
+	return metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: otherReason, Message: otherMessage}
+}
+
+// kernelRelease is the running kernel's, as uname -r prints it.
+func kernelRelease() string {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}
+
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-len("…")], "") + "…"
+}
