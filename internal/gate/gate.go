@@ -321,7 +321,7 @@ func (g *gate) prune() {
 		w := p.wish
 		dead := w.cgroup == "" && !w.known && p.place == nil && p.class == unknown
 		// A list that is older than the pod says nothing about it.
-		denied := g.current != nil && g.toldAt.After(w.first) && w.sandbox.ID == ""
+		denied := g.current != nil && g.toldAt.After(w.first)
 		if dead && (denied || time.Since(w.first) > forgetAfter && !w.sticky) {
 			delete(g.pods, p.uid)
 			g.changed()

@@ -34,6 +34,9 @@ const (
 	// reported: its containers are no processes of this node's kernel, or are not
 	// in cgroup v2.
 	notFoundAfter = 30 * time.Second
+	// sayAfter is how long a step fails before that is told: a pod that is being
+	// made is not complete for moments.
+	sayAfter = 5 * time.Second
 	// retryAfter is how long a step that failed is not tried again.
 	retryAfter = time.Second
 )
@@ -54,7 +57,8 @@ type pod struct {
 	uncovered []string // but at these
 	complete  bool     // and earlier connections are ended
 	unwatch   func()
-	failed    []string // steps that did not work
+	failed    []string  // steps that did not work
+	failing   time.Time // since when some do not; zero: all do
 	retry     time.Time
 	reasons   []string // as they were last told
 
@@ -153,15 +157,16 @@ func (g *gate) settle(ctx context.Context, p *pod, now bool) {
 		return
 	}
 	p.failed, p.retry = nil, time.Time{}
-	if err := g.classify(p, w, target); err != nil {
+	err := g.classify(p, w, target)
+	if err != nil {
 		p.fail(g, "", err, w)
-		g.tellReasons(p, w)
-		return
-	}
-	if p.class == guarded {
+	} else if p.class == guarded {
 		g.guard(ctx, p, w)
-		g.tellReasons(p, w)
 	}
+	if len(p.failed) == 0 {
+		p.failing = time.Time{}
+	}
+	g.tellReasons(p, w, target)
 }
 
 // fail notes a step that did not work.
@@ -173,6 +178,9 @@ func (p *pod) fail(g *gate, step string, err error, w wish) {
 		return
 	}
 	p.retry = time.Now().Add(retryAfter)
+	if p.failing.IsZero() {
+		p.failing = time.Now()
+	}
 	g.log.WithField("pod", p.uid).WithError(err).Debug("A pod is not complete yet")
 	text := err.Error()
 	if step != "" {
@@ -221,7 +229,7 @@ func (p *pod) release(g *gate) {
 	}
 	p.inherited = false
 	p.place, p.class, p.covered, p.uncovered, p.complete = nil, unknown, false, nil, false
-	p.failed, p.retry = nil, time.Time{}
+	p.failed, p.failing, p.retry = nil, time.Time{}, time.Time{}
 }
 
 // classify finds the pod and tells the kernel whose its namespace is.
@@ -319,33 +327,42 @@ func (g *gate) coverAgain(ctx context.Context, p *pod) {
 	if ctx.Err() != nil || p.class != guarded {
 		return
 	}
-	w, _ := g.wishOf(p)
+	w, target := g.wishOf(p)
 	uncovered, err := g.kernel.Cover(p.uid)
 	if err != nil {
 		p.fail(g, "cover", err, w)
+		p.covered = false // settle tries again
 	} else {
 		p.uncovered = uncovered
 	}
-	g.tellReasons(p, w)
+	g.tellReasons(p, w, target)
 }
 
-// whyNot lists why the pod's guard can be gone around.
-func (p *pod) whyNot(w wish) []string {
-	reasons := append(slices.Clone(p.failed), w.api.Privileges...)
-	if p.class == guarded && p.place != nil && p.place.Netns == nil && !w.api.NoRaw {
+// whyNot lists why the pod is not known, or its guard can be gone around.
+func (p *pod) whyNot(w wish, target class) []string {
+	reasons := slices.Clone(p.failed)
+	if target != guarded {
+		return reasons
+	}
+	reasons = append(reasons, w.api.Privileges...)
+	if w.api.NoRaw {
+		return reasons
+	}
+	if p.place != nil && p.place.Netns == nil {
 		reasons = append(reasons, "it is on the node's network and may make raw packets")
 	}
-	if !w.api.NoRaw {
-		for _, link := range p.uncovered {
-			reasons = append(reasons, fmt.Sprintf("it may make raw packets, and a link has no program at the node's end: %s", link))
-		}
+	for _, link := range p.uncovered {
+		reasons = append(reasons, fmt.Sprintf("it may make raw packets, and a link has no program at the node's end: %s", link))
 	}
 	return reasons
 }
 
-// tellReasons tells the agent when they have changed.
-func (g *gate) tellReasons(p *pod, w wish) {
-	reasons := p.whyNot(w)
+// tellReasons tells the agent, if there is one, when they have changed.
+func (g *gate) tellReasons(p *pod, w wish, target class) {
+	if g.session() == nil || !p.failing.IsZero() && time.Since(p.failing) < sayAfter {
+		return
+	}
+	reasons := p.whyNot(w, target)
 	if slices.Equal(reasons, p.reasons) {
 		return
 	}

@@ -138,6 +138,11 @@ func (g *gate) admit(ctx context.Context, conn *net.UnixConn) {
 	if err = g.serve(ctx, s); err != nil {
 		g.log.WithError(err).Warn("The agent is not served any more")
 	}
+	for _, p := range g.all() {
+		p.mu.Lock()
+		p.reasons = nil // the next agent is told of them
+		p.mu.Unlock()
+	}
 	g.mu.Lock()
 	g.current = nil
 	g.mu.Unlock()

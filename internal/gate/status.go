@@ -36,11 +36,11 @@ func (g *gate) status() Status {
 func (g *gate) statusOf(p *pod) PodStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w, _ := g.wishOf(p)
+	w, target := g.wishOf(p)
 	s := PodStatus{
 		UID: p.uid, Namespace: w.sandbox.Namespace, Name: w.sandbox.Name, Known: w.known,
 		Class: p.class.String(), Since: p.since, Took: p.took,
-		Uncovered: p.uncovered, Reasons: p.whyNot(w), Lost: p.doors.lost.Load(),
+		Uncovered: p.uncovered, Reasons: p.whyNot(w, target), Lost: p.doors.lost.Load(),
 	}
 	if w.known {
 		s.Namespace, s.Name = w.api.Namespace, w.api.Name
