@@ -25,6 +25,24 @@ func findPods(root, given string) (string, error) {
 		}
 		return given, os.MkdirAll(filepath.Join(root, given), 0o755)
 	}
+	found, err := podsAnywhere(root)
+	if err != nil || found != "" {
+		return found, err
+	}
+	name := podsNames[0]
+	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
+		name = podsNames[1]
+	}
+	err = os.Mkdir(filepath.Join(root, name), 0o755)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	return name, nil
+}
+
+// podsAnywhere is the path of the pods' cgroup below the root or one level deeper;
+// empty: there is none.
+func podsAnywhere(root string) (string, error) {
 	found, err := podsBelow(root, "")
 	if err != nil || found != "" {
 		return found, err
@@ -41,15 +59,7 @@ func findPods(root, given string) (string, error) {
 			return found, err
 		}
 	}
-	name := podsNames[0]
-	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
-		name = podsNames[1]
-	}
-	err = os.Mkdir(filepath.Join(root, name), 0o755)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", err
-	}
-	return name, nil
+	return "", nil
 }
 
 func podsBelow(root, dir string) (string, error) {
