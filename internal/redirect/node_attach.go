@@ -324,11 +324,11 @@ func (n *Node) choose(root, pods *os.File, e *earlier) (flags uint32, early *os.
 		return 0, nil, err
 	}
 	for _, h := range earlyHooks[:2] {
-		ids, err := attachedAt(root, h)
+		others, err := othersAt(root, h)
 		if err != nil {
 			return 0, nil, err
 		}
-		if len(ids) > countHook(e.root, h) {
+		if others {
 			n.where = PlacedAtPods
 			return allowMulti, pods, nil
 		}
@@ -337,13 +337,52 @@ func (n *Node) choose(root, pods *os.File, e *earlier) (flags uint32, early *os.
 	return allowMulti, root, nil
 }
 
-func countHook(in []found, h hook) (count int) {
-	for _, f := range in {
-		if f.hook == h {
-			count++
+// othersAt tells whether a program is attached that is not Postern's: those of
+// commands and of nodes within this one mind their own alone.
+func othersAt(dir *os.File, h hook) (bool, error) {
+	ids, err := attachedAt(dir, h)
+	if err != nil {
+		return false, err
+	}
+	for _, id := range ids {
+		program, err := ebpf.NewProgramFromID(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // detached meanwhile
+		}
+		if err != nil {
+			return false, fmt.Errorf("open program %d: %w", id, err)
+		}
+		ours, err := isPosterns(program)
+		if err := errors.Join(err, program.Close()); err != nil || !ours {
+			return true, err
 		}
 	}
-	return count
+	return false, nil
+}
+
+func isPosterns(program *ebpf.Program) (bool, error) {
+	info, err := program.Info()
+	if err != nil {
+		return false, err
+	}
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("open map %d: %w", id, err)
+		}
+		info, err := m.Info()
+		if err := errors.Join(err, m.Close()); err != nil {
+			return false, err
+		}
+		if info.Name == bpf.NodeMapPosternNode || info.Name == bpf.RedirectMapPosternRun {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // attachOne attaches a program, in the place of an earlier one if there is one.
