@@ -258,8 +258,12 @@ func TestClearLeavesOthersCgroups(t *testing.T) {
 	parent := makeCgroup(t, filepath.Join(root, prefix+newRunID()))
 	makeCgroup(t, filepath.Join(parent, "kubepods"))
 	populated := testenv.OpenCgroup(t, makeCgroup(t, filepath.Join(root, prefix+newRunID())))
-	sleeper := populated.Command("sleep", "1000")
-	if err := sleeper.Start(); err != nil {
+	idler := populated.Command("/proc/self/exe") // a machine may have no other program
+	idler.Env = []string{asWorkload + "=idle", "POSTERN_TEST_LISTENER=0"}
+	if _, err := idler.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := idler.Start(); err != nil {
 		t.Fatal(err)
 	}
 	cleared, err := Clear(t.Context(), "", quietLog())
@@ -271,10 +275,10 @@ func TestClearLeavesOthersCgroups(t *testing.T) {
 			t.Errorf("got %v, want it there", err)
 		}
 	}
-	if err := errors.Join(sleeper.Process.Signal(syscall.Signal(0)), sleeper.Process.Kill()); err != nil {
+	if err := errors.Join(idler.Process.Signal(syscall.Signal(0)), idler.Process.Kill()); err != nil {
 		t.Errorf("the process in it: got %v, want it alive", err)
 	}
-	_ = sleeper.Wait()
+	_ = idler.Wait()
 }
 
 // TestOrphansAtTheRootAreDetached: programs whose cgroups were removed by others.

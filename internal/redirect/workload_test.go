@@ -110,6 +110,7 @@ var workloads = map[string]func(setting) string{
 	"upload":         upload,
 	"udp-large":      udpLarge,
 	"unix":           func(s setting) string { return dialUnix(s.argument) },
+	"idle":           func(setting) string { waitForEnd(); return "ended" },
 	"hold":           hold,
 	"refused-from":   refusedFrom,
 	"flood":          flood,
