@@ -83,12 +83,32 @@ func (i *Inspection) attached() error {
 	if i.RootErr != nil {
 		return i.RootErr
 	}
+	var all []named
 	for _, dir := range []string{i.Root, i.Pods} {
 		if dir == "" {
 			continue
 		}
-		if err := i.attachedTo(dir); err != nil {
+		here, err := attachedTo(dir)
+		if err != nil {
 			return err
+		}
+		all = append(all, here...)
+	}
+	// As in findEarlier: some of ours do not use the map that tells whose they are.
+	maps := make(map[ebpf.MapID]bool)
+	for _, p := range all {
+		for _, id := range p.maps {
+			maps[id] = maps[id] || p.ours
+		}
+	}
+	for _, p := range all {
+		switch {
+		case p.ours, p.name == p.hook && slices.ContainsFunc(p.maps, func(id ebpf.MapID) bool { return maps[id] }):
+			i.Ours++
+		case slices.ContainsFunc(rootHooks[:], func(h hook) bool { return h.program == p.name }):
+			// of a postern run: they only refuse
+		default:
+			i.Others = append(i.Others, p.name+" at "+p.hook)
 		}
 	}
 	slices.Sort(i.Others)
@@ -96,57 +116,61 @@ func (i *Inspection) attached() error {
 	return nil
 }
 
-func (i *Inspection) attachedTo(path string) error {
+// named is an attached program by its name, its maps, and the hook that it is at,
+// by the name of ours there. It is ours when a map of it says so.
+type named struct {
+	name, hook string
+	maps       []ebpf.MapID
+	ours       bool
+}
+
+// attachedTo lists the programs at a cgroup that rewrite addresses.
+func attachedTo(path string) ([]named, error) {
 	dir, err := os.Open(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer dir.Close()
+	var list []named
 	for _, h := range earlyHooks {
 		ids, err := attachedAt(dir, h)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, id := range ids {
-			program, err := ebpf.NewProgramFromID(id)
+			p, err := nameOf(h, id)
 			if errors.Is(err, os.ErrNotExist) {
 				continue // detached meanwhile
 			}
 			if err != nil {
-				return fmt.Errorf("open program %d: %w", id, err)
+				return nil, err
 			}
-			err = i.count(h, program)
-			program.Close()
-			if err != nil {
-				return err
-			}
+			list = append(list, p)
 		}
 	}
-	return nil
+	return list, nil
 }
 
-// count takes a program for Postern's if it has the name and the map of one.
-func (i *Inspection) count(h hook, program *ebpf.Program) error {
+func nameOf(h hook, id ebpf.ProgramID) (named, error) {
+	program, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return named{}, fmt.Errorf("open program %d: %w", id, err)
+	}
+	defer program.Close()
 	info, err := program.Info()
 	if err != nil {
-		return err
+		return named{}, err
 	}
-	ids, _ := info.MapIDs()
-	if info.Name == h.program {
-		abi, _, err := identify(found{hook: h, program: program, maps: ids})
+	p := named{name: info.Name, hook: h.program}
+	p.maps, _ = info.MapIDs()
+	if p.name == p.hook {
+		abi, _, err := identify(found{hook: h, program: program, maps: p.maps})
 		if err != nil {
-			return err
+			return named{}, err
 		}
-		if abi != 0 {
-			i.Ours++
-			return nil
-		}
+		p.ours = abi != 0
 	}
-	if slices.ContainsFunc(rootHooks[:], func(h hook) bool { return h.program == info.Name }) {
-		return nil // of a postern run: they only refuse
-	}
-	i.Others = append(i.Others, info.Name+" at "+h.program)
-	return nil
+	return p, nil
 }
 
 // takesFlag tells whether the kernel attaches programs with a flag: it looks at

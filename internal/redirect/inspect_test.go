@@ -37,8 +37,14 @@ func TestInspectAnswersAsTheKernelDoesLater(t *testing.T) {
 	if got, want := w.node.State().Placement == PlacedFirst, before.First; got != want {
 		t.Errorf("got programs first: %v, want %v as was said before", got, want)
 	}
-	if got, want := Inspect(w.options).Ours, len(earlyHooks); got < want { // others may run such a test now
+	after := Inspect(w.options)
+	if got, want := after.Ours, len(earlyHooks); got < want { // there may be other nodes here
 		t.Errorf("got %d programs of Postern, want %d or more", got, want)
+	}
+	for _, h := range earlyHooks {
+		if other := h.program + " at " + h.program; slices.Contains(after.Others, other) {
+			t.Errorf("got %q among others' programs, want it known as Postern's", other)
+		}
 	}
 }
 
