@@ -30,7 +30,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(runCommand(stderr), agentCommand(stderr), statusCommand(), controllerCommand(stderr), policyCommand(), auditCommand(), versionCommand(), keeperCommand(), becomeCommand())
+	root.AddCommand(runCommand(stderr), agentCommand(stderr), statusCommand(), controllerCommand(stderr), doctorCommand(), policyCommand(), auditCommand(), versionCommand(), keeperCommand(), becomeCommand())
 	root.SetArgs(args)
 	root.SetErr(stderr)
 	return root.ExecuteContext(ctx)
