@@ -88,9 +88,14 @@ func (c *Client) Run(ctx context.Context) error {
 	return err
 }
 
-// Close ends the connection to the gate, of a Client whose Run was never called
-// too.
-func (c *Client) Close() error { return c.link.close() }
+// Close ends the connection to the gate, and with it Run.
+func (c *Client) Close() error {
+	err := c.link.conn.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
 
 func (c *Client) readAll() error {
 	for {
