@@ -18,6 +18,6 @@ func auditCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(tailCommand(), showCommand(), verifyCommand())
+	c.AddCommand(tailCommand(), showCommand(), reportCommand(), verifyCommand())
 	return c
 }

@@ -212,10 +212,16 @@ func toJSON(e *audit.Entry) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("print record: %w", err)
 	}
+	return escaped(string(b)), nil
+}
+
+// escaped writes the characters of a JSON text that a terminal obeys as escapes.
+// Newlines are between values: within them they are escaped already.
+func escaped(text string) string {
 	var out strings.Builder
-	for _, r := range string(b) {
+	for _, r := range text {
 		switch {
-		case !hidden(r):
+		case r == '\n' || !hidden(r):
 			out.WriteRune(r)
 		case r > 0xffff:
 			high, low := utf16.EncodeRune(r)
@@ -224,5 +230,5 @@ func toJSON(e *audit.Entry) (string, error) {
 			fmt.Fprintf(&out, `\u%04x`, r)
 		}
 	}
-	return out.String(), nil
+	return out.String()
 }
