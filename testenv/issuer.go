@@ -107,6 +107,18 @@ func (i *Issuer) MustToken(t testing.TB, claims map[string]any) string {
 	return token
 }
 
+// PublicKeys is the key set as it is served.
+func (i *Issuer) PublicKeys(t testing.TB) []byte {
+	t.Helper()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	text, err := json.Marshal(i.keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
 // Fetches is how often the keys were asked for.
 func (i *Issuer) Fetches() int {
 	i.mu.Lock()

@@ -58,10 +58,18 @@ func (n *node) hearNotEnforced(e gate.Event) {
 	}})
 }
 
+// notTCP is how the kernel's side says that a socket which is not TCP's was refused.
+// Every getaddrinfo connects such sockets to sort what it found (RFC 6724 §2), and
+// sends nothing: one a round is recorded, and none is told.
+const notTCP = "not TCP"
+
+// byKernel begins what records and Events say of a refusal of the kernel's.
+const byKernel = "refused by the kernel: "
+
 // hearRefusal records what the kernel refused: the connection never came here.
 func (n *node) hearRefusal(e gate.Event) {
 	n.gauges.KernelRefused()
-	if e.Refusal == nil || !n.ledger.mayRecord(e.PodUID) {
+	if e.Refusal == nil || !n.ledger.mayRecord(e.PodUID, e.Refusal.Why == notTCP) {
 		return
 	}
 	facts := e.Refusal.Facts
@@ -71,7 +79,7 @@ func (n *node) hearRefusal(e gate.Event) {
 	}
 	n.witness.describe(&workload, e.Refusal.ContainerID)
 	r := &audit.Record{ID: audit.NewID(), Kind: audit.KindRefusal, Workload: &workload, Refusal: &audit.Refusal{
-		Reason: string(metrics.Kernel), Message: "refused by the kernel: " + e.Refusal.Why,
+		Reason: string(metrics.Kernel), Message: byKernel + e.Refusal.Why,
 	}}
 	if e.Refusal.Dialled.IsValid() {
 		r.Target = n.targets.describe(e.Refusal.Dialled)
@@ -84,7 +92,7 @@ func (n *node) hearRefusal(e gate.Event) {
 //
 // Shape: it names no values: the words are Postern's and the policy's.
 func (n *node) tellDenied(r *audit.Record) {
-	if r.Workload == nil || r.Workload.UID == "" {
+	if r.Workload == nil || r.Workload.UID == "" || r.Refusal != nil && r.Refusal.Message == byKernel+notTCP {
 		return
 	}
 	var message string

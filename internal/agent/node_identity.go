@@ -82,8 +82,10 @@ func (w *witness) Pod(origin proxy.Origin) *policy.PodSubject {
 }
 
 // Identify is [proxy.Identifier]'s: the pod that the kernel names, and its token
-// where it has one. A token that proves something else is refused, though the
-// kernel's word alone would do: somebody put it there.
+// where it has one. One that cannot be had (the kubelet mounts no volume that no
+// container mounts) or cannot be verified leaves the kernel's word alone, which
+// policies can refuse. One that proves something else is refused here: somebody
+// put it there.
 func (w *witness) Identify(ctx context.Context, origin proxy.Origin) (identity.Identity, error) {
 	if refused := w.refuses(); refused != nil {
 		return identity.Identity{}, refused
@@ -100,10 +102,11 @@ func (w *witness) Identify(ctx context.Context, origin proxy.Origin) (identity.I
 	defer cancel()
 	proven, err := w.verify(ctx, one, who)
 	var unproven *identity.Error
-	if errors.As(err, &unproven) && unproven.Reason == identity.Unreachable {
-		// Nothing speaks against the pod. Who demands a token refuses it.
-		w.log.WithError(err).Warn("Pod's token not verified, the kernel's word stands alone")
-		return who.Identity(), nil
+	if errors.As(err, &unproven) && (unproven.Reason == identity.Unreachable || unproven.Reason == identity.Missing) {
+		w.log.WithError(err).WithField("pod", one.UID).Debug("Pod's token not verified, the kernel's word stands alone")
+		proven = who.Identity()
+		proven.Without = unproven
+		return proven, nil
 	}
 	return proven, err
 }

@@ -27,8 +27,9 @@ type ledger struct {
 	announce announcer
 	log      logrus.FieldLogger
 
-	mu    sync.Mutex
-	books map[string]*book // by the pod's UID
+	mu     sync.Mutex
+	books  map[string]*book // by the pod's UID
+	closed map[string]bool  // of pods that are gone, for as long as the gate still shows their counters
 }
 
 // announcer raises Events on pods.
@@ -50,14 +51,17 @@ type book struct {
 }
 
 // refusalBook bounds the records of what the kernel refused to one pod.
-type refusalBook struct{ recorded, left uint64 }
+type refusalBook struct {
+	recorded, left uint64
+	datagram       bool // one of a socket that is not TCP's is recorded
+}
 
 // maxKernelRefusals is how many of a pod's are recorded between two rounds. A
 // process that tries again and again would fill the trail with the same line.
 const maxKernelRefusals = 60
 
 func newLedger(r *recorder, p *pods, m *metrics.Node, a announcer, log logrus.FieldLogger) *ledger {
-	return &ledger{recorder: r, pods: p, metrics: m, announce: a, log: log, books: make(map[string]*book)}
+	return &ledger{recorder: r, pods: p, metrics: m, announce: a, log: log, books: make(map[string]*book), closed: make(map[string]bool)}
 }
 
 // begin takes the counters that are there when this agent meets its gate: what was
@@ -78,17 +82,26 @@ func (l *ledger) begin(pods []gate.PodStatus) {
 func (l *ledger) update(pods []gate.PodStatus) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	still := make(map[string]bool)
 	for _, p := range pods {
+		if l.closed[p.UID] {
+			still[p.UID] = true
+			continue
+		}
 		b := l.book(p.UID, p.Namespace, p.Name)
 		b.take(p.Counters)
 		b.inFlight = p.InFlight
 	}
+	l.closed = still
 }
 
 // end takes the last counters of a pod. The next round closes its book.
 func (l *ledger) end(uid string, counters *redirect.Counters) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed[uid] {
+		return
+	}
 	b := l.book(uid, "", "")
 	if counters != nil {
 		b.take(*counters)
@@ -123,6 +136,13 @@ func (l *ledger) pending(uid string) int64 {
 	return int64(l.pods.open(uid)) - l.recorder.of(uid).open.Load()
 }
 
+// over tells whether a pod's book was closed.
+func (l *ledger) over(uid string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed[uid]
+}
+
 // missing is how many connections of a pod no record names.
 func (l *ledger) missing(uid string) int64 {
 	l.mu.Lock()
@@ -141,6 +161,7 @@ func (l *ledger) round() {
 		l.compare(uid, b)
 		if b.gone {
 			delete(l.books, uid)
+			l.closed[uid] = true
 			l.recorder.pods.Delete(uid)
 		}
 	}
@@ -180,11 +201,16 @@ func (l *ledger) compare(uid string, b *book) {
 }
 
 // mayRecord tells whether another refusal of a pod's is recorded; those that are
-// not are counted.
-func (l *ledger) mayRecord(uid string) bool {
+// not are counted, but for datagrams' beyond the first.
+func (l *ledger) mayRecord(uid string, datagram bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.book(uid, "", "")
+	if datagram {
+		first := !b.refusals.datagram
+		b.refusals.datagram = true
+		return first
+	}
 	if b.refusals.recorded >= maxKernelRefusals {
 		b.refusals.left++
 		return false

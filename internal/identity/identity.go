@@ -21,6 +21,9 @@ type Identity struct {
 	Verified string
 	Token    *Token
 	Expires  time.Time
+	// Without is why there is no token, of a pod that should have one; nil: it
+	// never had, or it has one.
+	Without *Error
 }
 
 // Token names the token that proved an identity. It holds nothing secret.

@@ -185,7 +185,11 @@ func (s *session) admit() error {
 	case s.view.Empty():
 		return refused(metrics.Policy, stateNotAuthorized, "no policy lets %s use target %s", s.who.User, s.target.Name())
 	case s.view.RequireToken() && s.who.Verified != identity.Signed:
-		return refused(metrics.Policy, stateNotAuthorized, "target %s demands an identity proven by a token", s.target.Name())
+		why := ""
+		if s.who.Without != nil {
+			why = ": " + s.who.Without.Message
+		}
+		return refused(metrics.Policy, stateNotAuthorized, "target %s demands an identity proven by a token%s", s.target.Name(), why)
 	}
 	var err error
 	if s.source, err = s.view.Credential(); err != nil {
