@@ -83,8 +83,10 @@ func startCluster() (started bool, err error) {
 		out = filepath.Join(module, "out")
 	}
 	cluster.program = filepath.Join(out, "bin/cluster")
-	if err := command("go", "-C", module, "build", "-o", cluster.program, "."); err != nil {
-		return false, err
+	build := exec.Command("go", "-C", module, "build", "-o", cluster.program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath")
+	if out, err := build.CombinedOutput(); err != nil {
+		return false, fmt.Errorf("build the cluster's program: %w: %s", err, out)
 	}
 	if started = exec.Command(cluster.program, "status").Run() != nil; started {
 		err = command(cluster.program, "up")
@@ -114,6 +116,7 @@ func chart(more ...string) (string, error) {
 		"--set", "image.repository=localhost/postern,image.tag=dev,image.pullPolicy=Never",
 		"--set", "node.cgroupRoot=" + cluster.cgroupRoot, "--set", "agent.logLevel=debug"}, more...)
 	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath") // as make builds everything: it is built once
 	cmd.Stderr = os.Stderr
 	text, err := cmd.Output()
 	if err != nil {

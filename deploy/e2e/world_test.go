@@ -46,6 +46,10 @@ func makeDatabase() (host string, err error) {
 	if err != nil {
 		return "", err
 	}
+	// What an earlier run left has another certificate.
+	if out, err := kubectlRun("", "delete", "namespace", "data", "--ignore-not-found"); err != nil {
+		return "", fmt.Errorf("remove an earlier database: %w: %s", err, out)
+	}
 	b64 := base64.StdEncoding.EncodeToString
 	manifests := fmt.Sprintf(`
 {apiVersion: v1, kind: Namespace, metadata: {name: data}}
