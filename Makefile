@@ -9,11 +9,11 @@ CGO_ENABLED := 0
 export GOFLAGS CGO_ENABLED
 
 # Tests of the kernel side, tests that run the whole product, here and on a cluster, tests with goroutines that share memory.
-KERNEL := ./bpf/... ./internal/redirect/...
+KERNEL := ./bpf/... ./internal/redirect/... ./internal/workload/... ./internal/gate/...
 E2E    := ./cmd/... ./testenv/...
 NODE   := ./deploy/...
-RACE   := ./internal/audit/... ./internal/identity/... ./internal/agent/... ./internal/sql/... ./proxy/...
-UNIT    = $(shell $(GO) list ./... 2>/dev/null | grep -v -e /bpf -e /internal/redirect -e /cmd/ -e /testenv -e /deploy/)
+RACE   := ./internal/audit/... ./internal/identity/... ./internal/agent/... ./internal/cluster/... ./internal/gate/... ./internal/sql/... ./proxy/...
+UNIT    = $(shell $(GO) list ./... 2>/dev/null | grep -v -e /bpf -e /internal/redirect -e /internal/workload -e /internal/gate -e /cmd/ -e /testenv -e /deploy/)
 STRICT := POSTERN_TEST_STRICT=1
 
 # The one-node Kubernetes of the tests is a module of its own. The packages listed
@@ -44,8 +44,8 @@ test: packages unit kernel e2e race fuzz ## run every test, as root, installing 
 unit: ## run the tests that need Go alone; others say what they miss
 	$(GO) test $(UNIT)
 
-kernel: ## run the redirect tests on the running kernel, as root
-	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test $(KERNEL)
+kernel: ## run the tests of the kernel side and of the gate on the running kernel, as root
+	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test -p 1 $(KERNEL)
 
 kernel-oldest: packages-kernel ## run them on the oldest kernel, under QEMU (LINUX=6.12: on that one)
 	@$(GO) build -o bin/kernel ./testenv/kernel

@@ -60,6 +60,9 @@ func runAll(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	if os.Getenv("POSTERN_E2E_KEEP") == "1" { // while somebody works on the tests: what is installed stays as it is
+		return m.Run(), nil
+	}
 	if started {
 		defer func() { err = errors.Join(err, command(cluster.program, "down")) }()
 	}
@@ -88,9 +91,11 @@ func startCluster() (started bool, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return false, fmt.Errorf("build the cluster's program: %w: %s", err, out)
 	}
-	if started = exec.Command(cluster.program, "status").Run() != nil; started {
+	started = exec.Command(cluster.program, "status").Run() != nil
+	switch {
+	case started:
 		err = command(cluster.program, "up")
-	} else {
+	case os.Getenv("POSTERN_E2E_KEEP") != "1":
 		err = command(cluster.program, "image")
 	}
 	if err != nil {
