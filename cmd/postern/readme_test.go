@@ -56,13 +56,18 @@ func tables(t *testing.T) string {
 		}
 		fmt.Fprintf(&out, "\n### %s\n\n%s\n%s%s\n", title, head, strings.Repeat("|---", strings.Count(head, "|")-1)+"|\n", strings.Join(rows, "\n"))
 	}
-	for _, command := range []*cobra.Command{runCommand(io.Discard), tailCommand(), verifyCommand()} {
-		title := "`postern run`"
-		if command.Name() != "run" {
-			title = "`postern audit " + command.Name() + "`"
-		}
-		section(title, "| flag | default | what it does |", flagRows(command))
+	for _, c := range []struct {
+		title   string
+		command *cobra.Command
+	}{
+		{"run", runCommand(io.Discard)}, {"audit tail", tailCommand()}, {"audit report", reportCommand()}, {"audit verify", verifyCommand()},
+		{"doctor", doctorCommand()}, {"status", statusCommand()}, {"agent arm", newAgentArm()}, {"agent uninstall", newAgentUninstall()},
+		{"agent", agentCommand(io.Discard)},
+	} {
+		section("`postern "+c.title+"`", "| flag | default | what it does |", flagRows(c.command))
 	}
+	section("Values of the chart", "| value | default | what it is |", valueRows(t))
+	section("Privileges of the gate", "| privilege | for |", privilegeRows(t))
 	policies := "../../internal/policy/object*.go"
 	for _, object := range []struct{ title, root string }{
 		{"Target", "TargetSpec"}, {"AccessPolicy", "AccessPolicySpec"}, {"Issuer", "IssuerSpec"},
