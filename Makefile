@@ -88,6 +88,7 @@ lint: ## check format, vet, go fix and staticcheck
 verify: generate ## rebuild what is generated and fail if it differs from what is committed
 	$(GO) mod tidy
 	cd $(CLUSTER) && $(GO) mod tidy
+	cd testenv/helm && $(GO) mod tidy
 	git diff --exit-code
 
 packages: ## install what demo and tests need from the distribution

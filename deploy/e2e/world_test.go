@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"postern.dev/postern/testenv"
 )
@@ -286,12 +285,8 @@ func (o *output) count(word string) int {
 	return strings.Count(o.text.String(), word)
 }
 
-// lines are what was written since a line number.
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
 }
-
-// pause lets a load go on for a while.
-func pause(d time.Duration) { time.Sleep(d) }
