@@ -39,7 +39,8 @@ GRANT ALL ON ALL TABLES IN SCHEMA public TO direct, guarded;
 func makeDatabase() (host string, err error) {
 	host = "shop.data.svc.cluster.local"
 	if os.Getenv("POSTERN_E2E_KEEP") == "1" { // somebody else's tests may be using it
-		if _, err := kubectlRun("", "wait", "-n", "data", "pod/shop", "--for=condition=Ready", "--timeout=60s"); err == nil {
+		_, gone := kubectlRun("", "get", "target", "shop") // an earlier installation's goes with it
+		if _, err := kubectlRun("", "wait", "-n", "data", "pod/shop", "--for=condition=Ready", "--timeout=60s"); gone == nil && err == nil {
 			return host, nil
 		}
 	}
