@@ -17,7 +17,7 @@ var valueLine = regexp.MustCompile(`^( *)([A-Za-z]+):(?: +(.*?))?(?: +# (.*))?$`
 func valueRows(t *testing.T) []string {
 	t.Helper()
 	var rows, path, above []string
-	for _, line := range strings.Split(chartFile(t, "values.yaml"), "\n") {
+	for line := range strings.SplitSeq(chartFile(t, "values.yaml"), "\n") {
 		if comment, is := strings.CutPrefix(strings.TrimSpace(line), "#"); is {
 			above = append(above, strings.TrimSpace(comment))
 			continue
@@ -66,7 +66,7 @@ func privilegeRows(t *testing.T) []string {
 	}
 	rows := []string{row("hostPID", "pods, their namespaces and the processes that connect are found among the node's processes")}
 	comment := ""
-	for _, line := range strings.Split(gate, "\n") {
+	for line := range strings.SplitSeq(gate, "\n") {
 		if above, is := strings.CutPrefix(strings.TrimSpace(line), "# "); is {
 			comment = above
 			continue
