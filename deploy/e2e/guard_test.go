@@ -69,7 +69,7 @@ func TestPodIsGuardedFromItsFirstConnection(t *testing.T) {
 		name: "early", labels: `{postern.dev/guard: "true"}`,
 		extra: fmt.Sprintf(`initContainers: [{name: first, image: %s, imagePullPolicy: Never, command: [sh, -c, %q]}]
 restartPolicy: Never`, imageWorkload, ask+"; "+ask),
-		inside: fmt.Sprintf("args: [sh, -c, %q]", ask),
+		command: fmt.Sprintf("[sh, -c, %q]", ask),
 	})
 	eventually(t, "the init container ended", func() bool {
 		return kubectl(t, "get", "pod", "-n", w.namespace, "early", "-o", "jsonpath={.status.initContainerStatuses[0].state.terminated.reason}") != ""

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"os"
@@ -161,10 +162,11 @@ spec:
 // pod is a client that idles until a test has it do something. extra is added to
 // its spec, labels to its metadata.
 type pod struct {
-	name   string
-	labels string // as in {app: a}
-	extra  string // more of the spec, one field a line
-	inside string // more of the container
+	name    string
+	labels  string // as in {app: a}
+	command string // as in [psql, -l]; empty: idle
+	extra   string // more of the spec, one field a line
+	inside  string // more of the container
 }
 
 // start makes a pod and waits until it is ready.
@@ -176,10 +178,7 @@ func (w *world) start(t *testing.T, p pod) {
 
 func (w *world) create(t *testing.T, p pod) {
 	t.Helper()
-	labels := p.labels
-	if labels == "" {
-		labels = "{}"
-	}
+	labels, words := cmp.Or(p.labels, "{}"), cmp.Or(p.command, "[idle]")
 	apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Pod
@@ -191,9 +190,9 @@ spec:
     - name: app
       image: %s
       imagePullPolicy: Never
-      command: [idle]
+      command: %s
 %s
-`, p.name, w.namespace, labels, indentBy(p.extra, 2), imageWorkload, indentBy(p.inside, 6)))
+`, p.name, w.namespace, labels, indentBy(p.extra, 2), imageWorkload, words, indentBy(p.inside, 6)))
 }
 
 func indentBy(text string, n int) string {
