@@ -77,7 +77,10 @@ func TestRestartUnderLoad(t *testing.T) {
 }
 
 func testRestart(t *testing.T, sideBySide bool) {
-	const times = 8
+	times := 8
+	if testing.Short() {
+		times = 2
+	}
 	w := newNodeWorld(t)
 	next, end := w.begin(t, w.workload(w.guarded.container, "load", none))
 	if got := next(); got != "first proxied" {
@@ -264,7 +267,10 @@ func nodeMaps(t *testing.T, n *Node) (ids []ebpf.MapID) {
 
 // TestChurnLeavesNothing: namespaces' worth of pods come and go.
 func TestChurnLeavesNothing(t *testing.T) {
-	const times = 500
+	times := 500
+	if testing.Short() {
+		times = 50
+	}
 	w := newBareNodeWorld(t)
 	p := w.newPod(t, "churning")
 	round := func(t *testing.T, uid string) {

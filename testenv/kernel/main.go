@@ -93,7 +93,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.series, "kernel", "6.1", "the `series` of the distribution's kernel to run")
 	flags.StringVar(&o.cache, "cache", filepath.Join(cache, "postern", "kernels"), "`folder` for downloaded kernels")
 	flags.StringVar(&o.arguments, "arguments", "", "`arguments` for the test binaries, such as '-test.v -test.run=Uring'")
-	flags.DurationVar(&o.limit, "limit", 15*time.Minute, "after which the machine is taken for hung")
+	flags.DurationVar(&o.limit, "limit", 30*time.Minute, "after which the machine is taken for hung")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
