@@ -252,8 +252,14 @@ func (w *world) uid(t *testing.T, name string) string {
 // writes.
 func (w *world) background(t *testing.T, name string, args ...string) *output {
 	t.Helper()
+	return w.backgroundIn(t, name, "app", args...)
+}
+
+// backgroundIn does so in a container.
+func (w *world) backgroundIn(t *testing.T, name, container string, args ...string) *output {
+	t.Helper()
 	o := &output{}
-	cmd := exec.Command(cluster.program, append([]string{"kubectl", "exec", "-n", w.namespace, name, "-c", "app", "--"}, args...)...)
+	cmd := exec.Command(cluster.program, append([]string{"kubectl", "exec", "-n", w.namespace, name, "-c", container, "--"}, args...)...)
 	cmd.Env = append(cmd.Environ(), "KUBECONFIG="+cluster.kubeconfig)
 	cmd.Stdout, cmd.Stderr = o, o
 	if err := cmd.Start(); err != nil {
