@@ -34,6 +34,7 @@ type gate struct {
 	finder  finder
 	podsDir string                                   // folder of the pods' cgroup
 	beside  func(pid int) (cgroup string, err error) // of an agent; refuses what is not of this gate's pod
+	company *company
 	group   errgroup.Group
 	started time.Time
 	nri     atomic.Bool

@@ -291,7 +291,7 @@ func TestOnePodsFloodWaitsInItsOwnListener(t *testing.T) {
 	if err := errors.Join(c.Guard(t.Context(), guardedSet), c.Pods(t.Context(), []Pod{loud.Pod, quiet.Pod}, nil)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := loud.role(t, "flood", fmt.Sprintf("%v %d", database, 3*maxInFlight))
+	cmd := loud.role(t, "flood", fmt.Sprintf("%v %d", database, 3*MaxInFlight))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -302,14 +302,14 @@ func TestOnePodsFloodWaitsInItsOwnListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	loud.begin(t, cmd)
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.HasPrefix(line, fmt.Sprint(3*maxInFlight)) {
-		t.Fatalf("got %q, %v from a pod that floods, want %d connections", line, err, 3*maxInFlight)
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.HasPrefix(line, fmt.Sprint(3*MaxInFlight)) {
+		t.Fatalf("got %q, %v from a pod that floods, want %d connections", line, err, 3*MaxInFlight)
 	}
-	eventually(t, "as many handed over as may be", func() bool { return inFlight(t, c, loud) == maxInFlight })
+	eventually(t, "as many handed over as may be", func() bool { return inFlight(t, c, loud) == MaxInFlight })
 	quietly := make(chan string, 1)
 	go func() { quietly <- quiet.dial(t, database) }()
 	eventually(t, "the quiet pod's connection handed over", func() bool { return inFlight(t, c, quiet) == 1 })
-	for range maxInFlight + 1 {
+	for range MaxInFlight + 1 {
 		conn, err := c.Accept()
 		if err != nil {
 			t.Fatal(err)
@@ -323,7 +323,7 @@ func TestOnePodsFloodWaitsInItsOwnListener(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("got %d connections of the loud pod first, want the quiet pod's among them", maxInFlight+1)
+	t.Errorf("got %d connections of the loud pod first, want the quiet pod's among them", MaxInFlight+1)
 }
 
 func inFlight(t *testing.T, c *Client, p *testPod) int {

@@ -53,7 +53,7 @@ func (d *doors) take(s *session, listeners []net.Listener) (chan struct{}, bool)
 	if s.isOver() {
 		return nil, false
 	}
-	d.session, d.listeners, d.slots = s, listeners, make(chan struct{}, maxInFlight)
+	d.session, d.listeners, d.slots = s, listeners, make(chan struct{}, MaxInFlight)
 	return d.slots, true
 }
 
@@ -144,6 +144,7 @@ func (g *gate) pass(p *pod, s *session, c net.Conn) error {
 	if err != nil {
 		return err
 	}
+	p.doors.accepted.Add(1)
 	a := arrival{PodUID: p.uid, Origin: origin, Facts: factsOf(origin), ContainerID: g.containerOf(p, origin.Cgroup)}
 	var sent error
 	err = raw.Control(func(fd uintptr) { sent = s.link.write(message{Op: opArrival}, a, int(fd)) })

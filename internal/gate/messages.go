@@ -41,6 +41,7 @@ type Status struct {
 	Since             time.Time          `json:"since"`              // the gate's start
 	Armed             time.Time          `json:"armed,omitzero"`     // since when Targets are guarded on this node; zero: not yet
 	Unarmed           time.Duration      `json:"unarmed,omitempty"`  // how long pods ran before that
+	Alone             time.Time          `json:"alone,omitzero"`     // since when no other gate is on the node; zero: one is, in an upgrade
 	Counters          *redirect.Counters `json:"counters,omitempty"` // of pods that nobody knew
 }
 
@@ -56,9 +57,11 @@ type PodStatus struct {
 	Listeners []netip.AddrPort  `json:"listeners,omitempty"` // in the pod's namespace
 	Uncovered []string          `json:"uncovered,omitempty"` // links without a program on their host end
 	Reasons   []string          `json:"reasons,omitempty"`   // why it cannot be enforced; none: it is
+	Accepted  uint64            `json:"accepted,omitempty"`  // by this gate, of those that the kernel led to it
+	Earlier   uint64            `json:"earlier,omitempty"`   // that the kernel led here before this gate knew the pod
 	InFlight  int               `json:"inFlight,omitempty"`  // accepted, and not yet taken by the agent
 	Lost      uint64            `json:"lost,omitempty"`      // accepted without a record, and closed
-	Counters  redirect.Counters `json:"counters,omitzero"`
+	Counters  redirect.Counters `json:"counters,omitzero"`   // of all gates that there were since the kernel knows the pod
 }
 
 // The kinds of [Event].
@@ -79,6 +82,7 @@ type Event struct {
 	Reasons   []string           `json:"reasons,omitempty"`   // NotEnforced
 	Refusal   *Refusal           `json:"refusal,omitempty"`   // KernelRefused
 	Counters  *redirect.Counters `json:"counters,omitempty"`  // Gone
+	Accepted  uint64             `json:"accepted,omitempty"`  // Gone: see PodStatus
 	Lost      uint64             `json:"lost,omitempty"`      // events before this one that found no room
 }
 

@@ -77,11 +77,14 @@ func Run(ctx context.Context, o Options) error {
 	}
 	g := newGate(o, node)
 	g.finder = workload.Finder{Parent: parent, Node: id}
+	if g.company, err = joinCompany(o.State); err != nil {
+		return errors.Join(err, node.Close())
+	}
 	err = g.prepare(node.State(), known)
 	if err == nil {
 		err = g.run(ctx)
 	}
-	return errors.Join(err, node.Close())
+	return errors.Join(err, g.company.close(), node.Close())
 }
 
 // prepare makes what is in force what it was, before anybody is served.

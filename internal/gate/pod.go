@@ -26,10 +26,10 @@ const (
 func (c class) String() string { return [...]string{"unknown", "plain", "guarded"}[c] }
 
 const (
-	// maxInFlight is how many connections of one pod may be handed over and not
+	// MaxInFlight is how many connections of one pod may be handed over and not
 	// yet taken by the agent: its share of the agent's queue. More wait in the
 	// pod's own listener.
-	maxInFlight = 64
+	MaxInFlight = 64
 	// notFoundAfter is when a pod that should be there and has no process is
 	// reported: its containers are no processes of this node's kernel, or are not
 	// in cgroup v2.
@@ -53,6 +53,7 @@ type pod struct {
 	class     class
 	since     time.Time
 	took      time.Duration
+	earlier   uint64   // connections that the kernel led here before this gate knew the pod
 	covered   bool     // programs are at the node's ends of its links
 	uncovered []string // but at these
 	complete  bool     // and earlier connections are ended
@@ -91,6 +92,7 @@ type doors struct {
 	session   *session // whom they serve
 	listeners []net.Listener
 	slots     chan struct{} // one for each connection that the agent has not taken
+	accepted  atomic.Uint64 // of those that the kernel led here
 	lost      atomic.Uint64 // accepted without a record, and closed
 }
 
@@ -219,7 +221,7 @@ func (p *pod) release(g *gate) {
 		if err != nil {
 			g.log.WithField("pod", p.uid).WithError(err).Warn("A pod that is gone is not forgotten")
 		}
-		g.tell(Event{Kind: Gone, PodUID: p.uid, Counters: &counters})
+		g.tell(Event{Kind: Gone, PodUID: p.uid, Counters: &counters, Accepted: p.doors.accepted.Load()})
 	}
 	if p.place != nil {
 		g.disown(*p.place, p.uid)
@@ -258,6 +260,13 @@ func (g *gate) classify(p *pod, w wish, target class) error {
 	err := g.kernel.Classify(redirect.Pod{UID: p.uid, Class: is, Netns: p.place.Netns, Cgroup: p.place.Cgroup})
 	if err != nil {
 		return err
+	}
+	if p.class == unknown {
+		before, err := g.kernel.Counters(p.uid)
+		if err != nil {
+			return err
+		}
+		p.earlier = before.Redirected
 	}
 	p.class, p.since = target, time.Now()
 	p.took = p.since.Sub(w.first)

@@ -96,8 +96,10 @@ func syncFolder(dir string) error {
 
 // removeState removes the state; the folder too if nothing else is in it.
 func removeState(dir string) error {
-	if err := os.Remove(filepath.Join(dir, stateFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, name := range []string{stateFile, companyFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	left, err := filepath.Glob(filepath.Join(dir, stateFile+".*")) // of a write that was cut off
 	if err != nil {

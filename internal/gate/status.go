@@ -24,8 +24,18 @@ func (g *gate) status() Status {
 		g.log.WithError(err).Warn("The node's counters cannot be read")
 	}
 	s.Counters = &strangers
-	for _, p := range g.all() {
+	if s.Alone, err = g.company.since(); err != nil {
+		g.log.WithError(err).Warn("Nobody knows whether there is another gate")
+	}
+	pods := g.all()
+	for _, p := range pods {
 		s.Pods = append(s.Pods, g.statusOf(p))
+	}
+	// What the kernel has counted by now is accepted by now, but for what comes
+	// between the two: it was counted first.
+	for i, p := range pods {
+		s.Pods[i].Accepted = p.doors.accepted.Load()
+		s.Pods[i].Listeners, s.Pods[i].InFlight = p.doors.addresses()
 	}
 	slices.SortFunc(s.Pods, func(a, b PodStatus) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
@@ -40,12 +50,11 @@ func (g *gate) statusOf(p *pod) PodStatus {
 	s := PodStatus{
 		UID: p.uid, Namespace: w.sandbox.Namespace, Name: w.sandbox.Name, Known: w.known,
 		Class: p.class.String(), Since: p.since, Took: p.took,
-		Uncovered: p.uncovered, Reasons: p.whyNot(w, target), Lost: p.doors.lost.Load(),
+		Earlier: p.earlier, Uncovered: p.uncovered, Reasons: p.whyNot(w, target), Lost: p.doors.lost.Load(),
 	}
 	if w.known {
 		s.Namespace, s.Name = w.api.Namespace, w.api.Name
 	}
-	s.Listeners, s.InFlight = p.doors.addresses()
 	if p.class != unknown {
 		counters, err := g.kernel.Counters(p.uid)
 		if err != nil {
