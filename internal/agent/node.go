@@ -258,7 +258,7 @@ func (n *node) serveGate(ctx, sessions context.Context, client *gate.Client, gue
 	n.link.client.Store(client)
 	own.Go(func() error { n.listen(client.Events()); return nil })
 	if status, err := n.gateStatus(ctx); err == nil {
-		n.ledger.begin(status.Pods)
+		n.ledger.begin(status)
 	}
 	n.recorder.note(audit.KindAgentAttach, "gate", nil)
 	notify(n.wake)
@@ -271,6 +271,7 @@ func (n *node) serveGate(ctx, sessions context.Context, client *gate.Client, gue
 	})
 	err := own.Wait()
 	n.link.client.CompareAndSwap(client, nil)
+	n.ledger.part()
 	n.fed.Store(false)
 	return err
 }

@@ -198,7 +198,7 @@ func (n *node) keepBooks(ctx context.Context) error {
 			n.view.publish(ctx)
 		case <-round.C:
 			if status, err := n.gateStatus(ctx); err == nil {
-				n.ledger.update(status.Pods)
+				n.ledger.update(status)
 			}
 			n.ledger.round()
 		}

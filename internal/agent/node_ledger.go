@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -14,12 +15,24 @@ import (
 	"postern.dev/postern/internal/redirect"
 )
 
-// ledger compares, pod by pod, the connections that the kernel led to this agent
-// with those that left a record.
+// ledger compares, pod by pod, two pairs of numbers:
 //
-// A connection is counted by the kernel a moment before the gate has it, by the
-// agent a moment later, and by the recorder when it is logged in. What is under way
-// is no difference, so one counts only when it is still there a round later.
+// What this agent's gate accepted, and what left a record. The gate counts by
+// itself and next to the kernel, so that whatever happens to a connection in the
+// agent, a flaw, a lost record or a fault, shows here: it is accepted and no record
+// names it. This holds too while another agent and its gate serve the same pods, as
+// in an upgrade, and a connection that one of them accepted is its own to record.
+//
+// What the kernel led to the pod's listeners, and what the gate accepted. This
+// finds what somebody else accepted, or the gate closed without knowing whose it
+// was. The kernel counts for all gates together, so that it is compared for as
+// long as the gate is alone, and not while connections wait in the listener since
+// the pod has its share already. What waits there when a pod ends is reset and
+// nobody's.
+//
+// A connection is under way for moments: one counts as missing only when it is
+// still a round later. It is under way, too, until it is logged in; one that is
+// served without a record is found when it ends, or its pod.
 type ledger struct {
 	recorder *recorder
 	pods     *pods
@@ -28,6 +41,7 @@ type ledger struct {
 	log      logrus.FieldLogger
 
 	mu     sync.Mutex
+	met    bool             // the counts of the gate that there is are begun with
 	books  map[string]*book // by the pod's UID
 	closed map[string]bool  // of pods that are gone, for as long as the gate still shows their counters
 }
@@ -40,14 +54,71 @@ type announcer interface {
 // book is what is known of one pod.
 type book struct {
 	name     audit.Workload    // who it is, also when the pod is gone
-	base     redirect.Counters // of the time before this agent's first look
-	last     redirect.Counters // newest
+	last     redirect.Counters // newest, of the kernel's
 	entered  redirect.Counters // of the last record
-	missing  int64             // of the last round
-	reported int64             // that a record, a metric and an Event have told of
-	gone     bool              // no more counters will come
-	inFlight int               // accepted by the gate, and not taken yet
+	accepted int64             // by the gate, newest
+	base     int64             // accepted and not this agent's to record
+	inFlight int               // accepted, and not taken yet
+	recorded difference
+	strays   strays
+	reported int64 // that a record, a metric and an Event have told of
+	gone     bool  // no more counters will come
 	refusals refusalBook
+}
+
+// difference is how many connections are in one count and not in the other.
+type difference struct {
+	last int64 // of the last round
+	told int64 // that was told of
+}
+
+// find takes a round's difference, and tells what is new of it and lasts. Of one
+// that is final nothing is under way any more.
+func (d *difference) find(now int64, final bool) int64 {
+	lasting := min(now, d.last)
+	if final {
+		lasting = now
+	}
+	d.last = now
+	found := max(0, lasting-d.told)
+	d.told += found
+	return found
+}
+
+// strays are what the kernel led to a pod's listeners and its gate did not accept.
+type strays struct {
+	difference
+
+	known   bool      // there was a look before
+	alone   time.Time // since when the gate is, as of the last look
+	offset  int64     // what was between the two counts at the start
+	between int64     // now
+	exact   bool      // the two can be compared now
+}
+
+// look takes newer counts; last is the kernel's as of the look before.
+func (s *strays) look(p gate.PodStatus, alone time.Time, last uint64) {
+	led := p.Counters.Redirected
+	s.between = int64(led) - int64(p.Accepted)
+	switch {
+	case !s.known && !alone.IsZero() && !p.Since.Before(alone): // it saw all but what was there before
+		s.offset = int64(p.Earlier)
+	case !s.known, !alone.Equal(s.alone), led < last: // smaller ones are of maps that were made anew
+		s.offset, s.difference = s.between, difference{}
+	default: // what waited in the listener at the start came
+		s.offset = min(s.offset, s.between)
+	}
+	s.known, s.alone = true, alone
+	s.exact = !alone.IsZero() && p.InFlight < gate.MaxInFlight
+}
+
+// round tells how many are new.
+func (s *strays) round() int64 {
+	if !s.exact {
+		s.last = 0 // two looks after this one count
+		return 0
+	}
+	return s.find(s.between-s.offset, false)
 }
 
 // refusalBook bounds the records of what the kernel refused to one pod.
@@ -64,39 +135,64 @@ func newLedger(r *recorder, p *pods, m *metrics.Node, a announcer, log logrus.Fi
 	return &ledger{recorder: r, pods: p, metrics: m, announce: a, log: log, books: make(map[string]*book), closed: make(map[string]bool)}
 }
 
-// begin takes the counters that are there when this agent meets its gate: what was
-// counted before is somebody else's to account for.
-func (l *ledger) begin(pods []gate.PodStatus) {
+// part ends the counts of a gate that is gone.
+func (l *ledger) part() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, p := range pods {
+	l.met = false
+}
+
+// begin takes the counts that are there when this agent meets its gate: what was
+// accepted before, and has left no record here, is somebody else's to account for.
+func (l *ledger) begin(status gate.Status) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.meet(status)
+}
+
+// meet is begin. The caller holds mu.
+func (l *ledger) meet(status gate.Status) {
+	l.met = true
+	for _, b := range l.books { // a gate that is new has accepted nothing
+		if !b.gone {
+			b.accepted, b.inFlight = 0, 0
+			b.strays, b.recorded, b.reported = strays{}, difference{}, 0
+		}
+	}
+	for _, p := range status.Pods {
 		b := l.book(p.UID, p.Namespace, p.Name)
-		b.base, b.last, b.entered = p.Counters, p.Counters, p.Counters
-		ours := l.recorder.of(p.UID).all.Load() + uint64(max(0, l.pending(p.UID)))
-		b.base.Redirected -= min(ours, b.base.Redirected)
-		b.missing, b.reported = 0, 0
+		b.take(p, status.Alone)
+		b.entered = b.last
+	}
+	for uid, b := range l.books {
+		if !b.gone {
+			b.base = b.accepted - int64(l.recorder.of(uid).all.Load()) - max(0, l.pending(uid)) - int64(b.inFlight)
+		}
 	}
 }
 
 // update takes newer counters.
-func (l *ledger) update(pods []gate.PodStatus) {
+func (l *ledger) update(status gate.Status) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.met {
+		l.meet(status)
+		return
+	}
 	still := make(map[string]bool)
-	for _, p := range pods {
+	for _, p := range status.Pods {
 		if l.closed[p.UID] {
 			still[p.UID] = true
 			continue
 		}
 		b := l.book(p.UID, p.Namespace, p.Name)
-		b.take(p.Counters)
-		b.inFlight = p.InFlight
+		b.take(p, status.Alone)
 	}
 	l.closed = still
 }
 
-// end takes the last counters of a pod. The next round closes its book.
-func (l *ledger) end(uid string, counters *redirect.Counters) {
+// end takes the last counts of a pod. The next round closes its book.
+func (l *ledger) end(uid string, counters *redirect.Counters, accepted uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed[uid] {
@@ -104,9 +200,9 @@ func (l *ledger) end(uid string, counters *redirect.Counters) {
 	}
 	b := l.book(uid, "", "")
 	if counters != nil {
-		b.take(*counters)
+		b.last = *counters
 	}
-	b.gone, b.inFlight = true, 0
+	b.accepted, b.inFlight, b.gone = int64(accepted), 0, true
 }
 
 // book gives a pod's. The caller holds mu.
@@ -122,13 +218,15 @@ func (l *ledger) book(uid, namespace, name string) *book {
 	return b
 }
 
-// take replaces the newest counters. Smaller ones are of maps that were made anew.
-func (b *book) take(c redirect.Counters) {
-	if c.Redirected < b.last.Redirected {
-		b.base = redirect.Counters{}
-		b.entered = redirect.Counters{}
+// take replaces the newest counts. There are none of the kernel's of a pod that it
+// does not know yet.
+func (b *book) take(p gate.PodStatus, alone time.Time) {
+	b.accepted, b.inFlight = int64(p.Accepted), p.InFlight
+	if p.Class == "unknown" {
+		return
 	}
-	b.last = c
+	b.strays.look(p, alone, b.last.Redirected)
+	b.last = p.Counters
 }
 
 // pending is how many connections of a pod the agent has that left no record yet.
@@ -170,24 +268,21 @@ func (l *ledger) round() {
 // compare closes one pod's book for this round. The caller holds mu.
 func (l *ledger) compare(uid string, b *book) {
 	recorded := l.recorder.of(uid).all.Load()
-	led := b.last.Redirected - min(b.base.Redirected, b.last.Redirected)
-	missing := int64(led) - int64(recorded) - max(0, l.pending(uid)) - int64(b.inFlight)
-	lasting := min(missing, b.missing)
-	if b.gone {
-		lasting = missing // nothing of it is under way any more
+	accepted := b.accepted - b.base
+	found := b.recorded.find(accepted-int64(recorded)-max(0, l.pending(uid))-int64(b.inFlight), b.gone)
+	if !b.gone {
+		found += b.strays.round()
 	}
-	b.missing = missing
-	found := max(0, lasting-b.reported)
+	b.reported += found
 	if b.last != b.entered || found > 0 {
 		b.entered = b.last
 		workload := b.name
 		l.recorder.put(&audit.Record{Kind: audit.KindLedger, Workload: &workload, Ledger: &audit.Ledger{
-			Seen: b.last.Seen, Redirected: led, Refused: b.last.Refused, Dropped: b.last.Dropped,
-			Sessions: recorded, Missing: max(0, lasting),
+			Seen: b.last.Seen, Redirected: uint64(max(0, accepted)), Refused: b.last.Refused, Dropped: b.last.Dropped,
+			Sessions: recorded, Missing: b.reported,
 		}})
 	}
 	if found > 0 {
-		b.reported += found
 		l.metrics.Missing(found)
 		l.log.WithField("pod", uid).WithField("connections", found).Error("Kernel led connections here that no record names")
 		l.announce.Event(uid, cluster.Unaudited, fmt.Sprintf("%d connections were led to Postern and no record names them", found))

@@ -3,6 +3,7 @@ package agent
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -27,11 +28,21 @@ func newBooks(t *testing.T) (*ledger, *announced) {
 	t.Cleanup(stop)
 	told := new(announced)
 	m := metrics.New()
-	return newLedger(a.recorder, newPods(), m.Node(nil, nil), told, a.o.Log.(*logrus.Logger)), told
+	l := newLedger(a.recorder, newPods(), m.Node(nil, nil), told, a.o.Log.(*logrus.Logger))
+	l.begin(gate.Status{})
+	return l, told
 }
 
-func counted(uid string, redirected uint64, inFlight int) []gate.PodStatus {
-	return []gate.PodStatus{{UID: uid, InFlight: inFlight, Counters: redirect.Counters{Seen: redirected, Redirected: redirected}}}
+// counted is a gate that has been alone for long and accepted what the kernel led to it.
+func counted(uid string, redirected uint64, inFlight int) gate.Status {
+	return led(uid, redirected, redirected, inFlight, time.Unix(1, 0))
+}
+
+// led is a gate that accepted so many of the connections that the kernel led to the pod.
+func led(uid string, redirected, accepted uint64, inFlight int, alone time.Time) gate.Status {
+	return gate.Status{Alone: alone, Pods: []gate.PodStatus{{
+		UID: uid, Since: time.Unix(2, 0), InFlight: inFlight, Accepted: accepted, Counters: redirect.Counters{Seen: redirected, Redirected: redirected},
+	}}}
 }
 
 // sessions records so many connections of a pod, from begin to end.
@@ -90,17 +101,102 @@ func TestCountsOfEarlierAgentsAreNotThisOnes(t *testing.T) {
 		l.update(counted("a", 101, 0))
 		l.round()
 	}
-	l.update(counted("a", 0, 0)) // maps that were made anew
-	l.round()
+	for range 2 {
+		l.update(led("a", 0, 101, 0, time.Unix(1, 0))) // maps that were made anew
+		l.round()
+	}
 	if len(*told) != 0 {
 		t.Errorf("got %v, want nothing missing", *told)
+	}
+}
+
+func TestConnectionsOfTheOtherAgentInAnUpgradeAreNotThisOnes(t *testing.T) {
+	l, told := newBooks(t)
+	rounds := func(when string, redirected, accepted uint64, alone time.Time, want int64) {
+		t.Helper()
+		for range 3 {
+			l.update(led("a", redirected, accepted, 0, alone))
+			l.round()
+		}
+		if got := l.missing("a"); got != want {
+			t.Errorf("got %d missing %s (%v), want %d", got, when, *told, want)
+		}
+	}
+	sessions(t, l, "a", 3)
+	rounds("before the upgrade", 3, 3, time.Unix(1, 0), 0)
+	rounds("beside the other agent", 20, 3, time.Time{}, 0)
+	sessions(t, l, "a", 2)
+	rounds("with connections of both", 30, 5, time.Time{}, 0)
+	rounds("with one of its own without a record", 40, 6, time.Time{}, 1)
+	rounds("alone again", 40, 6, time.Unix(9, 0), 1)
+	rounds("with one that nobody accepted", 41, 6, time.Unix(9, 0), 2)
+}
+
+func TestAgentThatComesInAnUpgradeMissesNothing(t *testing.T) {
+	l, told := newBooks(t)
+	first := led("a", 100, 0, 0, time.Time{})
+	first.Pods[0].Class = "unknown" // its gate has not looked at the pod
+	first.Pods[0].Counters = redirect.Counters{}
+	l.begin(first)
+	sessions(t, l, "a", 2)
+	for range 3 {
+		l.update(led("a", 150, 2, 0, time.Time{}))
+		l.round()
+	}
+	for range 3 { // the other has gone
+		l.update(led("a", 160, 2, 0, time.Unix(9, 0)))
+		l.round()
+	}
+	if len(*told) != 0 {
+		t.Errorf("got %v, want nothing missing", *told)
+	}
+}
+
+func TestConnectionThatTheGateDidNotAcceptIsFound(t *testing.T) {
+	l, told := newBooks(t)
+	alone := time.Unix(1, 0)
+	earlier := func(redirected, accepted uint64, inFlight int) {
+		s := led("a", redirected, accepted, inFlight, alone)
+		s.Pods[0].Earlier = 7
+		l.update(s)
+		l.round()
+	}
+	sessions(t, l, "a", 1)
+	for range 3 {
+		earlier(8+gate.MaxInFlight+5, 1+gate.MaxInFlight, gate.MaxInFlight) // five wait in the listener
+	}
+	if len(*told) != 0 {
+		t.Errorf("got %v, want nothing missing of what waits", *told)
+	}
+	sessions(t, l, "a", gate.MaxInFlight+4)
+	for range 2 { // one of the five was not accepted
+		earlier(8+gate.MaxInFlight+5, 1+gate.MaxInFlight+4, 0)
+	}
+	if got := l.missing("a"); got != 1 {
+		t.Errorf("got %d missing, want 1", got)
+	}
+}
+
+func TestBooksBeginAgainWithAGateThatIsNew(t *testing.T) {
+	l, _ := newBooks(t)
+	sessions(t, l, "a", 5)
+	l.update(counted("a", 5, 0))
+	l.part()
+	l.begin(gate.Status{}) // it has not looked at the pod
+	sessions(t, l, "a", 1)
+	for range 2 {
+		l.update(led("a", 7, 2, 0, time.Time{}))
+		l.round()
+	}
+	if got := l.missing("a"); got != 1 {
+		t.Errorf("got %d missing of two, one of them recorded, want 1", got)
 	}
 }
 
 func TestBookOfAPodThatIsGoneIsClosedOnce(t *testing.T) {
 	l, told := newBooks(t)
 	sessions(t, l, "a", 2)
-	l.end("a", &redirect.Counters{Redirected: 3})
+	l.end("a", &redirect.Counters{Redirected: 3}, 3)
 	for range 3 { // the gate still shows it
 		l.round()
 		l.update(counted("a", 3, 0))
@@ -108,7 +204,7 @@ func TestBookOfAPodThatIsGoneIsClosedOnce(t *testing.T) {
 	if len(*told) != 1 || !strings.Contains((*told)[0], "1 connections") {
 		t.Errorf("got %v, want one Event about one connection", *told)
 	}
-	l.update(nil)
+	l.update(gate.Status{})
 	if len(l.books) != 0 || len(l.closed) != 0 {
 		t.Errorf("got %d books and %d closed ones, want none", len(l.books), len(l.closed))
 	}
