@@ -129,6 +129,7 @@ func newNode(o NodeOptions) (*node, error) {
 	}); err != nil {
 		return nil, err
 	}
+	n.view.checkpoints.path = checkpointsOf(o.LogDir, n.trail.ID())
 	n.recorder = &recorder{trail: n.trail, metrics: n.metrics, log: o.Log, denied: n.tellDenied}
 	n.ledger = newLedger(n.recorder, n.pods, n.gauges, n.announce, o.Log)
 	n.server = proxy.New(proxy.Config{

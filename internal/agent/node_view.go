@@ -21,6 +21,8 @@ type view struct {
 	node  *node
 	since time.Time
 
+	checkpoints checkpoints
+
 	mu        sync.Mutex
 	refusing  map[string]string   // objects that are not accepted, and why
 	leaky     map[string][]string // why a pod's guard cannot be enforced, by UID
@@ -136,6 +138,10 @@ func (v *view) state(ctx context.Context) policy.NodeState {
 	n, now := v.node, metav1.Now()
 	set := n.policy.Load()
 	state := policy.NodeState{Agent: n.o.Version, Kernel: kernelRelease(), Observed: &now, PolicyHash: set.Hash()}
+	var err error
+	if state.Checkpoint, err = v.checkpoints.last(); err != nil {
+		n.o.Log.WithError(err).Warn("Checkpoint of the trail not read")
+	}
 	status, err := n.gateStatus(ctx)
 	if err == nil && !status.Armed.IsZero() {
 		since := metav1.NewTime(status.Armed)

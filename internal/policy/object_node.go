@@ -36,6 +36,10 @@ type NodeState struct {
 	ArmedSince *metav1.Time `json:"armedSince,omitempty"`
 	// The content of the objects that the agent decides by: sha256 and 64 digits.
 	PolicyHash string `json:"policyHash,omitempty"`
+	// The newest checkpoint of the agent's audit trail, signed: what its first records are. It
+	// is here so that it outlives the node's disk: postern audit verify compares a trail with it.
+	// +kubebuilder:validation:MaxLength=4096
+	Checkpoint string `json:"checkpoint,omitempty"`
 	// Whether the node is armed, its pods are held, and its objects are fresh.
 	Conditions Conditions `json:"conditions,omitempty"`
 	// How many pods of the node are guarded.
