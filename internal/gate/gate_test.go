@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/containerd/nri/pkg/adaptation"
 	"github.com/containerd/nri/pkg/api"
+	"github.com/vishvananda/netlink"
 )
 
 const refused = "connection refused"
@@ -226,7 +226,7 @@ func TestWhatCannotBeEnforcedIsSaid(t *testing.T) {
 		p.Guarded = true
 	}
 	raw.command(t, 0, "true") // its namespace has a link that leads nowhere
-	err := raw.netns.Do(func() error { return exec.Command("ip", "link", "add", "lonely", "type", "bridge").Run() })
+	err := raw.netns.Do(func() error { return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lonely"}}) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -462,7 +462,9 @@ func TestLinkThatComesLaterIsLookedAt(t *testing.T) {
 	}
 	other := n.newPod(t)
 	add := func() error {
-		return exec.Command("ip", "link", "add", "later", "type", "veth", "peer", "name", "there", "netns", fmt.Sprint(other.sandbox.Process.Pid)).Run()
+		return netlink.LinkAdd(&netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: "later"}, PeerName: "there", PeerNamespace: netlink.NsPid(other.sandbox.Process.Pid),
+		})
 	}
 	if err := p.netns.Do(add); err != nil {
 		t.Fatal(err)

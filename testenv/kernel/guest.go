@@ -146,7 +146,7 @@ func runOne(out io.Writer, binary string, arguments []string) (int, error) {
 	defer null.Close()
 	test, err := os.StartProcess(binary, append([]string{binary}, arguments...), &os.ProcAttr{
 		Dir:   filepath.Dir(binary),
-		Env:   []string{"PATH=/", "HOME=/tmp", "POSTERN_TEST_STRICT=1", "POSTERN_TEST_PATIENCE=5s"},
+		Env:   []string{"PATH=" + programsPath, "HOME=/tmp", "POSTERN_TEST_STRICT=1", "POSTERN_TEST_PATIENCE=5s"},
 		Files: []*os.File{null, port, port},
 	})
 	if err != nil {

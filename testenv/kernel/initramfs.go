@@ -16,11 +16,16 @@ import (
 // Where the guest finds what it needs.
 const (
 	guestPath     = "/init"
+	programsPath  = "/bin"
 	modulesPath   = "modules"
 	testsPath     = "tests"
 	argumentsPath = "arguments"
 	binaryName    = "run.test"
 )
+
+// programs are what the tests run of a machine. Each is a file of its own, and no
+// link: a process is known by the file that it runs.
+var programs = []string{"sh", "sleep", "true", "unshare"}
 
 // test is a compiled test binary and what it finds beside it.
 type test struct {
@@ -72,15 +77,23 @@ func compile(ctx context.Context, args ...string) error {
 
 // pack writes an initramfs.
 func pack(to, guest string, k kernel, tests []test, arguments string) error {
+	busybox, err := exec.LookPath("busybox") // Debian's is static
+	if err != nil {
+		return err
+	}
 	f, err := os.Create(to)
 	if err != nil {
 		return err
 	}
 	a := &archive{out: bufio.NewWriter(f)}
-	for _, dir := range []string{modulesPath, testsPath, "dev", "proc", "sys", "tmp", "run"} {
+	for _, dir := range []string{modulesPath, testsPath, programsPath[1:], "etc", "dev", "proc", "sys", "tmp", "run"} {
 		a.dir(dir)
 	}
 	a.copy(guestPath[1:], guest)
+	for _, name := range programs {
+		a.copy(programsPath[1:]+"/"+name, busybox)
+	}
+	a.file("etc/passwd", []byte("root:x:0:0::/tmp:/bin/sh\n"))
 	for i, m := range k.modules {
 		a.copy(fmt.Sprintf("%s/%02d-%s", modulesPath, i, filepath.Base(m)), m)
 	}
