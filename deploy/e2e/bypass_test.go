@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 //go:embed testdata/bypass.py
@@ -125,6 +126,7 @@ func addresses(t *testing.T, namespace, name string) []string {
 // podStatus is what `postern status` says of a pod.
 type podStatus struct {
 	UID, Namespace, Name, Class string
+	Since                       time.Time // of the class
 	Listeners                   []netip.AddrPort
 }
 
