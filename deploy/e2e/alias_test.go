@@ -62,7 +62,7 @@ func TestHostileServiceMixesEndpoints(t *testing.T) {
 			return seen[directUser] && len(seen) > 1
 		})
 		for _, port := range []int{5432, 7777} {
-			eventually(t, fmt.Sprintf("%s port %d guarded", host, port), func() bool { return w.through(host, port, 8) })
+			eventually(t, fmt.Sprintf("%s port %d guarded", host, port), func() bool { return w.through(host, port, 4) })
 		}
 	}
 
@@ -92,7 +92,7 @@ func (w *world) through(host string, port, times int) bool {
 }
 
 func (w *world) dsn(host string, port int) string {
-	return fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=shop connect_timeout=10 sslmode=disable", host, port, directUser, directPassword)
+	return fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=shop connect_timeout=3 sslmode=disable", host, port, directUser, directPassword)
 }
 
 // slices give the Service mixed endpoints, one for each address.
