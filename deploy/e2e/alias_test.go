@@ -51,10 +51,10 @@ func TestHostileServiceMixesEndpoints(t *testing.T) {
 ---
 %[3]s
 `, w.namespace, w.slices("database", 5432, databases), w.slices("unrelated", 7432, others)))
-	fronts := strings.Fields(kubectl(t, "get", "service", "-n", w.namespace, "mixed", "-o", "jsonpath={.spec.clusterIPs[*]}"))
+	fronts := strings.FieldsSeq(kubectl(t, "get", "service", "-n", w.namespace, "mixed", "-o", "jsonpath={.spec.clusterIPs[*]}"))
 
 	// kube-proxy chooses between the endpoints: without the guard both answer.
-	for _, host := range fronts {
+	for host := range fronts {
 		seen := make(map[string]bool)
 		eventually(t, "both endpoints through "+host, func() bool {
 			out, err := w.exec("neighbour", "psql", "-XAt", w.dsn(host, 5432), "-c", "SELECT current_user")
