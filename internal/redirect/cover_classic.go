@@ -112,13 +112,15 @@ func ourFilters(filters []*netlink.BpfFilter, podsPath string) ([]*netlink.BpfFi
 	return ours, nil
 }
 
-// deleteFilters deletes all but the one with the handle.
+// deleteFilters deletes all but the one with the handle. A device that is gone
+// took them along.
 func deleteFilters(filters []*netlink.BpfFilter, but uint32) error {
 	for _, f := range filters {
 		if f.Handle == but {
 			continue
 		}
-		if err := netlink.FilterDel(f); err != nil && !errors.Is(err, os.ErrNotExist) {
+		err := netlink.FilterDel(f)
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("detach cover from device %d: %w", f.LinkIndex, err)
 		}
 	}

@@ -113,7 +113,7 @@ func runTests(out io.Writer) (int, error) {
 		return 1, err
 	}
 	fmt.Fprintf(out, "kernel: running on %s", release)
-	binaries, err := filepath.Glob("/" + testsPath + "/*/" + binaryName)
+	binaries, err := filepath.Glob("/" + testsPath + "/*/*.test")
 	if err != nil {
 		return 1, err
 	}

@@ -20,7 +20,6 @@ const (
 	modulesPath   = "modules"
 	testsPath     = "tests"
 	argumentsPath = "arguments"
-	binaryName    = "run.test"
 )
 
 // programs are what the tests run of a machine. Each is a file of its own, and no
@@ -30,7 +29,7 @@ var programs = []string{"sh", "sleep", "true", "unshare"}
 // test is a compiled test binary and what it finds beside it.
 type test struct {
 	name   string // the package's path, with dots for slashes
-	binary string
+	binary string // called as go test calls it
 	data   string // its testdata folder; may not exist
 }
 
@@ -53,7 +52,7 @@ func build(ctx context.Context, packages []string, work string) (guest string, t
 			continue
 		}
 		name := strings.ReplaceAll(path, "/", ".")
-		t := test{name: name, binary: filepath.Join(work, name+".test"), data: filepath.Join(dir, "testdata")}
+		t := test{name: name, binary: filepath.Join(work, name, filepath.Base(dir)+".test"), data: filepath.Join(dir, "testdata")}
 		if err := compile(ctx, "test", "-c", "-o", t.binary, path); err != nil {
 			return "", nil, err
 		}
@@ -100,7 +99,7 @@ func pack(to, guest string, k kernel, tests []test, arguments string) error {
 	for _, t := range tests {
 		at := testsPath + "/" + t.name
 		a.dir(at)
-		a.copy(at+"/"+binaryName, t.binary)
+		a.copy(at+"/"+filepath.Base(t.binary), t.binary)
 		a.tree(at+"/testdata", t.data)
 	}
 	a.file(argumentsPath, []byte(arguments))
