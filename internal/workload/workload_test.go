@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -103,5 +104,18 @@ func start(t *testing.T, path string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	return cmd
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Start may return a moment before the process shows its new program: seen on
+	// an emulated 6.1, for some milliseconds.
+	for range 5000 {
+		if shown, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid)); err == nil && shown == path {
+			return cmd
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("process %d does not run %s", cmd.Process.Pid, path)
+	return nil
 }
