@@ -30,7 +30,11 @@ func TestREADMEInstallsAndUninstalls(t *testing.T) {
 	}
 	kubectl(t, "delete", "namespace", system, "--ignore-not-found")
 	t.Cleanup(func() {
-		if err := install(); err != nil {
+		err := install()
+		if err == nil {
+			_, err = makeDatabase() // its Target is gone with the others
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	})
