@@ -259,6 +259,8 @@ func (w *world) workload(cgroup *testenv.Cgroup, name string, c capabilities) *e
 		asWorkload + "=" + name,
 		"POSTERN_TEST_LISTENER=" + strconv.Itoa(int(portOf(w.listeners[0]))),
 		"POSTERN_TEST_PATIENCE=" + patience().String(),
+		// The runtime's own signals interrupt calls that have a timeout (signal(7)).
+		"GODEBUG=asyncpreemptoff=1",
 	}
 	cmd.Dir = "/"
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user}
