@@ -120,6 +120,9 @@ func full(e *audit.Entry) string {
 	if e.Decision != nil {
 		p.add("policies", e.Decision.Hash)
 	}
+	if e.StaleUS != 0 {
+		p.add("stale", fmt.Sprintf("the API server had not answered for %v", (time.Duration(e.StaleUS)*time.Microsecond).Truncate(time.Second)))
+	}
 	if e.Outcome != nil {
 		p.add("result", result(e))
 		for _, column := range slices.Sorted(maps.Keys(e.Outcome.Masked)) {
@@ -189,6 +192,7 @@ func (p *page) target(t *audit.Target) {
 	p.add("TLS", t.TLS)
 	p.add("database", t.Database)
 	p.add("logged in as", t.User)
+	p.add("credential", t.CredentialVersion)
 }
 
 func (p *page) request(q *audit.Request) {

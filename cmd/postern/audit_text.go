@@ -157,7 +157,7 @@ func event(e *audit.Entry) string {
 		}
 		return safe(strings.TrimSpace(strings.Join(parts, " ")))
 	case e.Credential != nil:
-		return safe(e.Credential.Event + " for " + e.Credential.Target)
+		return credential(e.Credential)
 	case e.Policy != nil:
 		return safe(e.Policy.Hash + " from " + strings.Join(e.Policy.Files, " "))
 	case e.Ledger != nil:
@@ -170,6 +170,23 @@ func event(e *audit.Entry) string {
 		return safe(previous(e.Previous))
 	}
 	return ""
+}
+
+func credential(c *audit.Credential) string {
+	parts := []string{c.Event, c.Source}
+	if c.User != "" {
+		parts = append(parts, "of "+c.User)
+	}
+	if c.Version != "" {
+		parts = append(parts, "version "+c.Version)
+	}
+	if len(c.Targets) > 0 {
+		parts = append(parts, "for "+strings.Join(c.Targets, " "))
+	}
+	if c.Reason != "" {
+		parts = append(parts, c.Reason)
+	}
+	return safe(strings.Join(parts, ", "))
 }
 
 func previous(p *audit.Previous) string {

@@ -16,6 +16,9 @@ func appendRecord(dst []byte, r *Record, s *seal) []byte {
 	}
 	e.text("node", r.Node)
 	e.text("agent", r.Agent)
+	if r.StaleUS != 0 {
+		e.number("stale_us", r.StaleUS)
+	}
 	e.optional("request_id", r.RequestID)
 	e.optional("request_log", r.RequestLog)
 	e.workload(r.Workload)
@@ -211,7 +214,8 @@ func (e *encoder) credential(c *Credential) {
 		return
 	}
 	e.open("credential")
-	e.text("target", c.Target)
+	e.text("source", c.Source)
+	e.optionalList("targets", c.Targets)
 	e.text("event", c.Event)
 	e.optional("user", c.User)
 	e.optional("version", c.Version)

@@ -12,6 +12,7 @@ type Kind string
 const (
 	KindAgentStart    Kind = "agent.start"
 	KindAgentStop     Kind = "agent.stop"
+	KindAgentArm      Kind = "agent.arm" // since when the kernel refuses what nobody has decided
 	KindAgentAttach   Kind = "agent.attach"
 	KindAgentDetach   Kind = "agent.detach"
 	KindAgentReload   Kind = "agent.reload"
@@ -44,6 +45,9 @@ type Record struct {
 	Seq     int64     `json:"seq,omitempty"`     // number of the request within its session, from 1
 	Node    string    `json:"node"`              // host name
 	Agent   string    `json:"agent"`             // version
+	// StaleUS is for how long, in µs, the cluster's API server had not confirmed the
+	// objects by which the agent decides. Left out while that is less than a minute.
+	StaleUS int64 `json:"stale_us,omitempty"`
 	// RequestID is the request that an outcome or a cancel belongs to, and
 	// RequestLog the log it lies in when that is another one.
 	RequestID  string `json:"request_id,omitempty"`
@@ -193,13 +197,16 @@ type Event struct {
 	Detail map[string]string `json:"detail,omitempty"`
 }
 
-// Credential says that a credential was read; never what it is.
+// Credential says what became of a login that the policies name; never what it is.
+//
+// Shape: Version is what the records of its sessions have as credential_version.
 type Credential struct {
-	Target  string `json:"target"`
-	Event   string `json:"event"` // "fetched", "rotated" or "failed"
-	User    string `json:"user,omitempty"`
-	Version string `json:"version,omitempty"`
-	Reason  string `json:"reason,omitempty"`
+	Source  string   `json:"source"`            // "secret name" or the path of a file
+	Targets []string `json:"targets,omitempty"` // that it opens by the policies in force
+	Event   string   `json:"event"`             // "fetched", "rotated" or "failed"
+	User    string   `json:"user,omitempty"`    // the role
+	Version string   `json:"version,omitempty"`
+	Reason  string   `json:"reason,omitempty"` // of a failure
 }
 
 // Policy names the policies in force from this record on.

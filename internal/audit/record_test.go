@@ -157,6 +157,7 @@ func TestEveryKindValidates(t *testing.T) {
 	parts := map[Kind]*Record{
 		KindAgentStart: {}, KindAgentStop: {}, KindAgentReload: {},
 		KindAgentAttach:   {Event: &Event{Detail: map[string]string{"run": "7"}}},
+		KindAgentArm:      {Event: &Event{Detail: map[string]string{"unarmed_us": "0"}}},
 		KindAgentDetach:   {Event: &Event{}},
 		KindAgentDegraded: {Event: &Event{Reason: "policy"}},
 		KindSessionOpen:   {Session: NewID(), Workload: &Workload{Token: &Token{}}, Target: &Target{}, Claimed: &Claimed{}},
@@ -165,7 +166,7 @@ func TestEveryKindValidates(t *testing.T) {
 		KindOutcome:       {RequestID: NewID(), RequestLog: "n1/x", Outcome: &Outcome{Status: StatusUnknown}},
 		KindCancel:        {Session: NewID()},
 		KindRefusal:       {Refusal: &Refusal{Reason: "token-expired"}},
-		KindCredential:    {Credential: &Credential{Target: "orders-db", Event: "fetched"}},
+		KindCredential:    {Credential: &Credential{Source: "secret orders-login", Targets: []string{"orders-db"}, Event: "fetched"}, StaleUS: 60e6},
 		KindPolicy:        {Policy: &Policy{Hash: "sha256:0", Files: []string{"policy.yaml"}}},
 		KindLedger:        {Ledger: &Ledger{}},
 		KindLoss:          {Loss: &Loss{Log: "n1/x"}},
