@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern.dev/postern/internal/agent"
+	"postern.dev/postern/internal/gate"
 )
 
 // statusCommand shows what a node's agent does.
@@ -55,6 +56,7 @@ func printNode(to io.Writer, r agent.NodeReport) error {
 	fmt.Fprintf(out, "policy\t%s, confirmed %s ago\n", r.Policy, r.Stale.Truncate(time.Second))
 	if r.Gate != nil {
 		fmt.Fprintf(out, "gate\tsince %s, NRI %v\n", r.Gate.Since.Format(time.RFC3339), r.Gate.NRI)
+		fmt.Fprintf(out, "armed\t%s\n", armedSince(r.Gate))
 		fmt.Fprintf(out, "programs\tattached at %s: %s\n", r.Gate.Programs.Root, r.Gate.Programs.Placement)
 		for _, lack := range r.Gate.Programs.Missing {
 			fmt.Fprintf(out, "\twithout %s\n", lack)
@@ -76,6 +78,14 @@ func printNode(to io.Writer, r agent.NodeReport) error {
 			p.Connections, p.Counters.Redirected, p.Recorded, p.Missing, p.Counters.Refused, p.Counters.Dropped, strings.Join(p.Reasons, "; "))
 	}
 	return out.Flush()
+}
+
+// armedSince says since when the kernel refuses what nobody has decided.
+func armedSince(g *gate.Status) string {
+	if g.Armed.IsZero() {
+		return "not yet"
+	}
+	return fmt.Sprintf("since %s, pods ran for %s before", g.Armed.Format(time.RFC3339), g.Unarmed.Round(time.Millisecond))
 }
 
 func lastLogin(t agent.TargetReport) string {

@@ -267,7 +267,7 @@ func (a *agent) handler() (*postgres.Handler, error) {
 		Policy:      a.policies.current.Load,
 		Targets:     a.targets,
 		Identifier:  identifier{token: a.token, user: a.user},
-		Credentials: credential.NewFiles(a.user.uid),
+		Credentials: newLogins(credential.NewFiles(a.user.uid), a.policies.current.Load, a.recorder.put),
 		Parser:      a.parser,
 		CA:          a.ca,
 		Dial: func(ctx context.Context, _ proxy.Origin, to proxy.Destination) (net.Conn, error) {

@@ -46,6 +46,8 @@ type node struct {
 	pods     *pods
 	targets  *targets
 	objects  *objects
+	logins   *logins
+	arming   arming
 	policy   atomic.Pointer[policy.Set]
 	witness  *witness
 	parser   *sql.Parser
@@ -130,7 +132,7 @@ func newNode(o NodeOptions) (*node, error) {
 		return nil, err
 	}
 	n.view.checkpoints.path = checkpointsOf(o.LogDir, n.trail.ID())
-	n.recorder = &recorder{trail: n.trail, metrics: n.metrics, log: o.Log, denied: n.tellDenied}
+	n.recorder = &recorder{trail: n.trail, metrics: n.metrics, log: o.Log, denied: n.tellDenied, stale: n.watcher.Stale}
 	n.ledger = newLedger(n.recorder, n.pods, n.gauges, n.announce, o.Log)
 	n.server = proxy.New(proxy.Config{
 		Handler: n, Origins: n.witness, Recorder: n.recorder, Metrics: n.metrics, Log: o.Log, MaxConns: nodeConnections,
@@ -144,8 +146,9 @@ func (n *node) newHandler() (*postgres.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.logins = newLogins(credential.NewSecrets(n.watcher), n.policy.Load, func(r *audit.Record) { n.recorder.put(r) })
 	return postgres.New(postgres.Config{
-		Policy: n.policy.Load, Targets: n.targets, Identifier: n.witness, Credentials: credential.NewSecrets(n.watcher),
+		Policy: n.policy.Load, Targets: n.targets, Identifier: n.witness, Credentials: n.logins,
 		Parser: n.parser, CA: ca, Metrics: n.metrics, Log: n.o.Log, MaxSessions: nodeSessions, LoggedIn: n.view.loggedIn,
 		Dial: func(ctx context.Context, origin proxy.Origin, to proxy.Destination) (net.Conn, error) {
 			return dial(ctx, n.link, origin, to)
@@ -260,6 +263,7 @@ func (n *node) serveGate(ctx, sessions context.Context, client *gate.Client, gue
 	own.Go(func() error { n.listen(client.Events()); return nil })
 	if status, err := n.gateStatus(ctx); err == nil {
 		n.ledger.begin(status)
+		n.arming.take(status, n.recorder)
 	}
 	n.recorder.note(audit.KindAgentAttach, "gate", nil)
 	notify(n.wake)

@@ -211,7 +211,7 @@ type age struct {
 	state string
 }
 
-// noticed is when silence of the API server is worth a record.
+// noticed is when silence of the API server is worth a record, and a word in every other.
 const noticed = time.Minute
 
 func (a *age) look(stale time.Duration) {

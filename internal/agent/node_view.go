@@ -146,6 +146,7 @@ func (v *view) state(ctx context.Context) policy.NodeState {
 	if err == nil && !status.Armed.IsZero() {
 		since := metav1.NewTime(status.Armed)
 		state.ArmedSince = &since
+		n.arming.take(status, n.recorder)
 	}
 	guarded := int32(0)
 	matching := make(map[string]int32)
@@ -179,7 +180,7 @@ func (v *view) state(ctx context.Context) policy.NodeState {
 		state.Rejected = append(state.Rejected, policy.NodeRejection{Object: name, Reason: clip(why, 4*maxStatusReason)})
 	}
 	slices.SortFunc(state.Rejected, func(a, b policy.NodeRejection) int { return strings.Compare(a.Object, b.Object) })
-	state.Conditions = v.conditions(err == nil, len(state.NotEnforceable))
+	state.Conditions = v.conditions(err == nil, status.Unarmed, len(state.NotEnforceable))
 	return state
 }
 
@@ -202,9 +203,13 @@ func (v *view) leaks(uid string) []string {
 }
 
 // conditions say in three words how the node is.
-func (v *view) conditions(hasGate bool, leaky int) policy.Conditions {
+func (v *view) conditions(hasGate bool, unarmed time.Duration, leaky int) policy.Conditions {
 	n := v.node
-	armed := condition(policy.ConditionArmed, hasGate && n.fed.Load(), "Fed", "the kernel's programs know what is guarded",
+	fed := "the kernel's programs know what is guarded"
+	if unarmed > 0 {
+		fed += fmt.Sprintf("; pods of this boot ran for %s before: install the boot layer", unarmed.Round(time.Millisecond))
+	}
+	armed := condition(policy.ConditionArmed, hasGate && n.fed.Load(), "Fed", fed,
 		"NotFed", "the gate is away or does not know yet what is guarded: guarded pods are refused their Targets")
 	enforced := condition(policy.ConditionEnforced, leaky == 0, "Held", "every guarded pod is held",
 		"NotEnforceable", fmt.Sprintf("%d guarded pods can go around their guard", leaky))

@@ -17,7 +17,8 @@ type recorder struct {
 	trail   *audit.Log
 	metrics *metrics.Metrics
 	log     logrus.FieldLogger
-	denied  func(*audit.Record) // hears of what was refused, once it is written; may be nil
+	denied  func(*audit.Record)  // hears of what was refused, once it is written; may be nil
+	stale   func() time.Duration // for how long nobody has confirmed what decides; nil: it is the node's own
 
 	refused  atomic.Uint64
 	lost     atomic.Uint64 // records that the trail did not take
@@ -34,6 +35,11 @@ type tally struct {
 
 // Append is [proxy.Recorder]'s.
 func (r *recorder) Append(record *audit.Record) (int64, error) {
+	if r.stale != nil {
+		if stale := r.stale(); stale > noticed {
+			record.StaleUS = stale.Microseconds()
+		}
+	}
 	index, err := r.trail.Append(record)
 	r.metrics.AuditWritable(err == nil)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -75,6 +76,21 @@ func TestConnectionCountsOnceItLeftARecord(t *testing.T) {
 	}
 	if sessions, lost := a.recorder.sessions.Load(), a.recorder.lost.Load(); sessions != 4 || lost != 1 {
 		t.Errorf("got %d connections and %d records lost, want 4 and 1", sessions, lost)
+	}
+}
+
+func TestRecordSaysHowOldIsWhatDecides(t *testing.T) {
+	a, stop := newRecording(t, t.TempDir())
+	defer stop()
+	for stale, want := range map[time.Duration]int64{0: 0, noticed: 0, 2 * time.Minute: 120e6, 3 * time.Hour: 10800e6} {
+		a.recorder.stale = func() time.Duration { return stale }
+		record := &audit.Record{Kind: audit.KindRequest, Session: "1", Request: &audit.Request{}, Decision: &audit.Decision{}}
+		if _, err := a.recorder.Append(record); err != nil {
+			t.Fatal(err)
+		}
+		if record.StaleUS != want {
+			t.Errorf("got %d µs after %v without the API server, want %d", record.StaleUS, stale, want)
+		}
 	}
 }
 

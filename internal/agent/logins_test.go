@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/credential"
+	"postern.dev/postern/internal/policy"
+)
+
+// safe is where logins lie in these tests.
+type safe struct {
+	login   credential.Login
+	err     error
+	refused []string
+}
+
+func (s *safe) Login(ctx context.Context, _ credential.Reference) (credential.Login, error) {
+	if ctx.Err() != nil {
+		return credential.Login{}, ctx.Err()
+	}
+	return s.login, s.err
+}
+
+func (s *safe) Certificates(context.Context, credential.Reference) ([]byte, error) { return nil, s.err }
+
+func (s *safe) Refused(_ credential.Reference, version string) {
+	s.refused = append(s.refused, version)
+}
+
+// ordersSet has two Targets, and a policy with a credential of its own.
+func ordersSet(t *testing.T) *policy.Set {
+	t.Helper()
+	objects := `{"apiVersion":"postern.dev/v1alpha1","kind":"AccessPolicy","metadata":{"name":"reports"},"spec":{"subjects":[{"namespaces":["agents"]}],
+		"targets":["orders","stock"],"credential":{"secret":"reports"},"rules":[{"name":"all","allow":["ALL"]}]}}`
+	set, rejected, err := policy.Compile([]policy.Document{
+		target("orders", "10.0.0.1"), target("stock", "10.0.0.2"), {Name: "AccessPolicy/reports", JSON: []byte(objects)},
+	})
+	if err != nil || len(rejected) > 0 {
+		t.Fatal(err, rejected)
+	}
+	return set
+}
+
+func TestCredentialsLeaveARecordWhenTheyAreNewOrOfNoUse(t *testing.T) {
+	at := &safe{}
+	var got []audit.Credential
+	set := ordersSet(t)
+	l := newLogins(at, func() *policy.Set { return set }, func(r *audit.Record) { got = append(got, *r.Credential) })
+	from := credential.Reference{Secret: "login"}
+	read := func(user, password, version string, err error) {
+		at.login, at.err = credential.Login{User: user, Password: password, Version: version}, err
+		for range 2 { // the second time is no news
+			if _, failed := l.Login(t.Context(), from); !errors.Is(failed, err) {
+				t.Errorf("got %v, want %v", failed, err)
+			}
+		}
+	}
+	read("app", "sesame", "1", nil)
+	read("app", "sesame", "2", nil) // a label was changed
+	read("app", "open", "3", nil)
+	read("app", "sesame", "2", nil) // whoever asked before, and comes last
+	read("", "", "", errors.New("no such Secret"))
+	read("app", "open", "3", nil)
+	for range 2 {
+		l.Refused(from, "3")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.Login(ended, from); err == nil {
+		t.Error("got a login for a client that has left, want its error")
+	}
+	targets := []string{"orders", "stock"}
+	want := []audit.Credential{
+		{Source: "secret login", Targets: targets, Event: "fetched", User: "app", Version: "1"},
+		{Source: "secret login", Targets: targets, Event: "fetched", User: "app", Version: "2"},
+		{Source: "secret login", Targets: targets, Event: "rotated", User: "app", Version: "3"},
+		{Source: "secret login", Targets: targets, Event: "failed", Reason: "no such Secret"},
+		{Source: "secret login", Targets: targets, Event: "failed", User: "app", Version: "3", Reason: serverRefused},
+	}
+	text, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(text) != string(wanted) {
+		t.Errorf("got  %s\nwant %s", text, wanted)
+	}
+	if strings.Contains(string(text), "sesame") || strings.Contains(string(text), "open") {
+		t.Errorf("got a password in %s, want none", text)
+	}
+	if !slices.Equal(at.refused, []string{"3", "3"}) {
+		t.Errorf("got %v refused where they lie, want each told", at.refused)
+	}
+}
+
+func TestWhatTargetsNeedAndIsNotThereIsTold(t *testing.T) {
+	at := &safe{err: errors.New("no such Secret")}
+	set := ordersSet(t)
+	l := newLogins(at, func() *policy.Set { return set }, func(*audit.Record) {})
+	_, _ = l.Login(t.Context(), credential.Reference{Secret: "reports"})
+	_, _ = l.Certificates(t.Context(), credential.Reference{Secret: "nobody's"})
+	got := l.unreadable()
+	if len(got) != 2 || !slices.Equal(got["orders"], []string{"no such Secret"}) || !slices.Equal(got["stock"], []string{"no such Secret"}) {
+		t.Errorf("got %v, want the one Secret for both Targets of the policy that names it", got)
+	}
+	at.err = nil
+	_, _ = l.Login(t.Context(), credential.Reference{Secret: "reports"})
+	if got := l.unreadable(); len(got) != 0 {
+		t.Errorf("got %v when the Secret is there, want nothing", got)
+	}
+}
+
+func TestLoginsThatPoliciesNoLongerNameAreForgotten(t *testing.T) {
+	l := newLogins(&safe{}, func() *policy.Set { return nil }, func(*audit.Record) {})
+	for i := range 3 * maxLogins {
+		_, _ = l.Login(t.Context(), credential.Reference{Secret: string(rune('a' + i))})
+	}
+	if len(l.known) > maxLogins {
+		t.Errorf("got %d known, want at most %d", len(l.known), maxLogins)
+	}
+}
