@@ -35,7 +35,7 @@ FUZZ_SECONDS ?= 120
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: build packages ## guard an unmodified psql on this machine, start to finish, in under a minute
+demo: build packages ## guard an unmodified psql and an AutoGen agent on this machine, start to finish
 	@$(GO) build -o bin/demo ./testenv/demo
 	@$(AS_ROOT) bin/demo
 

@@ -1,14 +1,12 @@
 package e2e
 
 import (
-	_ "embed"
 	"fmt"
 	"strings"
 	"testing"
-)
 
-//go:embed testdata/agent.py
-var agentProgram string
+	"postern.dev/postern/testenv/autogen"
+)
 
 // TestAutoGenIsGuardedWithoutRestart has a real AutoGen agent talk to the
 // database through its tools, before and after its pod is labelled.
@@ -19,7 +17,7 @@ func TestAutoGenIsGuardedWithoutRestart(t *testing.T) {
   - {name: DSN, value: "host=%[1]s user=%[2]s password=%[3]s dbname=shop"}
   - {name: URL, value: "postgresql+psycopg://%[2]s:%[3]s@%[1]s/shop"}`, w.host, directUser, directPassword)})
 	run := func() string {
-		out, err := w.exec("agent", "python3", "-c", agentProgram)
+		out, err := w.exec("agent", "python3", "-c", autogen.Program)
 		if err != nil {
 			t.Fatalf("got %v from the agent, want it to end well: %s", err, out)
 		}
@@ -35,7 +33,7 @@ func TestAutoGenIsGuardedWithoutRestart(t *testing.T) {
 	w.guarded(t, "agent")
 	after := run()
 	t.Logf("the agent's trace under guard:\n%s", after)
-	for _, want := range []string{"ToolCallExecutionEvent", loginUser, "no-ddl", "schema changes go through migrations", "The report is done."} {
+	for _, want := range []string{"ToolCallExecutionEvent", loginUser, "no-ddl", "schema changes go through migrations", "is_error=True", "The report is done."} {
 		if !strings.Contains(after, want) {
 			t.Errorf("got no %q in the trace, want it:\n%s", want, after)
 		}

@@ -1,8 +1,8 @@
 // Command demo shows Postern's main job on one machine, start to finish: an
-// unmodified psql with a wrong password, under `postern run`, reads masked rows
-// from a real PostgreSQL, is refused a DDL, and leaves a trail that verifies
-// and that nobody changes unseen. Everything it makes, it removes, also after
-// Ctrl-C.
+// unmodified psql and an unmodified AutoGen agent with wrong passwords, under
+// `postern run`, read masked rows from a real PostgreSQL, are refused a DDL, and
+// leave a trail that verifies and that nobody changes unseen. Everything it makes,
+// it removes, also after Ctrl-C, but for the packages that it installed.
 package main
 
 import (
@@ -40,10 +40,10 @@ func run(ctx context.Context) (err error) {
 	}
 	d := &demo{postern: postern}
 	defer func() { err = errors.Join(err, d.close()) }()
-	fmt.Println("Postern, start to finish: an unmodified psql, guarded.")
+	fmt.Println("Postern, start to finish: an unmodified psql and an AutoGen agent, guarded.")
 	for _, step := range []func(context.Context) error{
 		d.startServer, d.startIssuer, d.fill, d.writePolicy,
-		d.unguarded, d.guarded, d.refused, d.trail, d.verify, d.tamper,
+		d.unguarded, d.guarded, d.refused, d.autogen, d.trail, d.verify, d.tamper,
 	} {
 		if err := step(ctx); err != nil {
 			return err

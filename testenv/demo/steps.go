@@ -12,7 +12,12 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"postern.dev/postern/testenv/autogen"
 )
+
+// requirements pins what the AutoGen agent imports, as the test cluster's image has it.
+const requirements = "testenv/cluster/image/workload/requirements.txt"
 
 const report = `SELECT c.name, c.email AS contact, c.ssn, c.card, sum(o.total) OVER (PARTITION BY c.id) AS spent
 FROM customers c JOIN orders o ON o.customer_id = c.id ORDER BY o.id`
@@ -35,9 +40,14 @@ func (d *demo) guarded(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return masked(out)
+}
+
+// masked tells whether a client was shown a sensitive value.
+func masked(out string) error {
 	for _, secret := range []string{"@example", "078-05-1120", "411111"} {
 		if strings.Contains(out, secret) {
-			return fmt.Errorf("%s reached psql; masking is broken", secret)
+			return fmt.Errorf("%s reached the client; masking is broken", secret)
 		}
 	}
 	return nil
@@ -55,6 +65,33 @@ func (d *demo) refused(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// autogen guards a real AutoGen agent, whose model's answers are replayed.
+func (d *demo) autogen(ctx context.Context) error {
+	d.step("An AutoGen agent, its tools with psycopg and SQLAlchemy: masked rows, and a DDL that fails as its tool's error")
+	python, err := autogen.Python(ctx, requirements)
+	if err != nil {
+		return err
+	}
+	program := d.path("agent.py")
+	if err := os.WriteFile(program, []byte(autogen.Program), 0o644); err != nil {
+		return err
+	}
+	environment := []string{
+		fmt.Sprintf("DSN=host=localhost port=%d user=report password=wrong dbname=%s", d.server.Port, database),
+		fmt.Sprintf("URL=postgresql+psycopg://report:wrong@localhost:%d/%s", d.server.Port, database),
+	}
+	out, err := d.command(ctx, d.run(append(append([]string{"env"}, environment...), python, "agent.py")...)...)
+	if err != nil {
+		return err
+	}
+	for _, want := range []string{"Ada Byron", role, "rule no-ddl: schema changes go through migrations", "is_error=True", "The report is done."} {
+		if !strings.Contains(out, want) {
+			return fmt.Errorf("the agent's trace has no %q", want)
+		}
+	}
+	return masked(out)
 }
 
 func (d *demo) trail(ctx context.Context) error {
