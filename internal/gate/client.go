@@ -47,6 +47,7 @@ type answer struct {
 type Conn struct {
 	*net.TCPConn
 	PodUID      string
+	Sandbox     uint64 // of the pod: among whose Accepted it is; see [PodStatus]
 	Origin      redirect.Origin
 	Facts       workload.Facts
 	ContainerID string // of the runtime; empty: not known
@@ -169,7 +170,7 @@ func (c *Client) arrive(m message, file *os.File) error {
 	c.mu.Lock()
 	// The gate hands over so many of each pod and waits for the agent to take
 	// one: this list is as long as the gate lets it be.
-	c.arrivals = append(c.arrivals, &Conn{TCPConn: tcp, PodUID: a.PodUID, Origin: a.Origin, Facts: a.Facts, ContainerID: a.ContainerID})
+	c.arrivals = append(c.arrivals, &Conn{TCPConn: tcp, PodUID: a.PodUID, Sandbox: a.Sandbox, Origin: a.Origin, Facts: a.Facts, ContainerID: a.ContainerID})
 	c.mu.Unlock()
 	c.signal()
 	return nil

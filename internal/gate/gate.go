@@ -38,6 +38,7 @@ type gate struct {
 	group   errgroup.Group
 	started time.Time
 	nri     atomic.Bool
+	numbers atomic.Uint64 // of sandboxes, given so far
 	save    chan struct{} // something of state has changed
 
 	nodeSockets *bucket // sockets in the node's own namespace: the share of all pods with source node

@@ -416,15 +416,7 @@ func TestSandboxThatIsReplacedTakesTheGuardAlong(t *testing.T) {
 	a := n.newAgent(t)
 	a.guard(t, p)
 	p.expect(t, "in its first sandbox", p.proxied())
-	p.sandbox.Process.Kill()
-	p.sandbox.Wait()
-	removeTree(t, p.dir)
-	n.mkdir(t, strings.TrimPrefix(p.dir, n.cgroup.Path+"/"))
-	second := n.newPod(t) // its namespace, with addresses and all
-	second.sandbox.Process.Kill()
-	second.sandbox.Wait()
-	removeTree(t, second.dir)
-	p.netns, p.IPs, p.number = second.netns, second.IPs, second.number
+	p.end(t)
 	p.expect(t, "in a sandbox that is not known yet", refused)
 	p.sandbox = p.command(t, 0, "sleep", "600")
 	p.begin(t, p.sandbox)

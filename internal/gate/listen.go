@@ -33,8 +33,9 @@ func (g *gate) open(p *pod, s *session) (bool, error) {
 		}
 		return false, errors.Join(errs...)
 	}
+	into := entry{pod: p, sandbox: p.sandbox, session: s, slots: slots}
 	for _, l := range listeners {
-		g.group.Go(func() error { g.accept(p, s, l, slots); return nil })
+		g.group.Go(func() error { g.accept(into, l); return nil })
 	}
 	return true, nil
 }
@@ -94,45 +95,56 @@ func (d *doors) addresses() (addrs []netip.AddrPort, waiting int) {
 	return addrs, len(d.slots)
 }
 
+// entry is where connections come in: a pod's listeners, as long as they are open.
+type entry struct {
+	pod     *pod
+	sandbox *sandbox
+	session *session      // whom they serve
+	slots   chan struct{} // see doors
+}
+
 // accept hands a listener's connections over until it is closed.
-func (g *gate) accept(p *pod, s *session, l net.Listener, slots chan struct{}) {
+func (g *gate) accept(into entry, l net.Listener) {
 	for {
 		c, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			g.log.WithField("pod", p.uid).WithError(err).Warn("A connection is not accepted")
-			if s.wait(acceptPause) {
+			g.log.WithField("pod", into.pod.uid).WithError(err).Warn("A connection is not accepted")
+			if into.session.wait(acceptPause) {
 				continue
 			}
 			l.Close()
 			return
 		}
 		select {
-		case slots <- struct{}{}:
-			g.handOver(p, s, c, slots)
-		case <-s.over:
+		case into.slots <- struct{}{}:
+			g.handOver(into, c)
+		case <-into.session.over:
 		}
 		c.Close() // the agent has a descriptor of its own
 	}
 }
 
 // handOver gives a connection to the agent, with what the kernel says of it.
-func (g *gate) handOver(p *pod, s *session, c net.Conn, slots chan struct{}) {
-	err := g.pass(p, s, c)
+func (g *gate) handOver(into entry, c net.Conn) {
+	err := g.pass(into, c)
 	if err == nil {
 		return
 	}
-	<-slots
-	p.doors.lost.Add(1)
-	if !s.isOver() {
-		g.log.WithField("pod", p.uid).WithError(err).Debug("A connection is closed and not handed over")
+	select {
+	case <-into.slots:
+	default: // the agent took more than it was given
+	}
+	into.sandbox.lost.Add(1)
+	if !into.session.isOver() {
+		g.log.WithField("pod", into.pod.uid).WithError(err).Debug("A connection is closed and not handed over")
 	}
 }
 
-func (g *gate) pass(p *pod, s *session, c net.Conn) error {
-	origin, err := g.kernel.Origin(p.uid, c)
+func (g *gate) pass(into entry, c net.Conn) error {
+	origin, err := g.kernel.Origin(into.pod.uid, c)
 	if err != nil {
 		return err
 	}
@@ -144,10 +156,13 @@ func (g *gate) pass(p *pod, s *session, c net.Conn) error {
 	if err != nil {
 		return err
 	}
-	p.doors.accepted.Add(1)
-	a := arrival{PodUID: p.uid, Origin: origin, Facts: factsOf(origin), ContainerID: g.containerOf(p, origin.Cgroup)}
+	into.sandbox.accepted.Add(1)
+	a := arrival{
+		PodUID: into.pod.uid, Sandbox: into.sandbox.number,
+		Origin: origin, Facts: factsOf(origin), ContainerID: g.containerOf(into.pod, origin.Cgroup),
+	}
 	var sent error
-	err = raw.Control(func(fd uintptr) { sent = s.link.write(message{Op: opArrival}, a, int(fd)) })
+	err = raw.Control(func(fd uintptr) { sent = into.session.link.write(message{Op: opArrival}, a, int(fd)) })
 	return errors.Join(err, sent)
 }
 

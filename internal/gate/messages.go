@@ -46,8 +46,18 @@ type Status struct {
 }
 
 // PodStatus is what a gate has done about one pod.
+//
+// A pod has one sandbox after the other, of the same UID: the runtime makes it a
+// new one, with another network namespace, when the sandbox's process dies or the
+// node was booted. Since, Took, Earlier, Accepted, Lost and Counters are of the
+// sandbox that there is, and begin with it. It has a number of its own, which
+// grows from sandbox to sandbox and is given once in a gate's life; the next gate
+// (another Since in [Status]) counts anew, and what the kernel counted of the same
+// sandbox before is Earlier there. Between two sandboxes a pod is unknown, and its
+// Sandbox 0.
 type PodStatus struct {
 	UID       string            `json:"uid"`
+	Sandbox   uint64            `json:"sandbox,omitempty"`
 	Namespace string            `json:"namespace,omitempty"`
 	Name      string            `json:"name,omitempty"`
 	Known     bool              `json:"known"`               // the agent has told of it
@@ -69,7 +79,7 @@ const (
 	Guarded       = "guarded"        // a pod's guard is complete
 	NotEnforced   = "not-enforced"   // it is not, and why
 	KernelRefused = "kernel-refused" // the kernel refused a connection
-	Gone          = "gone"           // a pod is forgotten; its last counters
+	Gone          = "gone"           // a pod's sandbox is: its last counters; the pod may come again, in another
 )
 
 // Event is something that happened on the node.
@@ -77,11 +87,12 @@ type Event struct {
 	Kind      string             `json:"kind"`
 	Time      time.Time          `json:"time"`
 	PodUID    string             `json:"podUID,omitempty"`    // empty: the namespace is of no pod that the gate knows
+	Sandbox   uint64             `json:"sandbox,omitempty"`   // Guarded, Gone: the pod's, see PodStatus
 	Took      time.Duration      `json:"took,omitempty"`      // Guarded: from the first word of it to the guard
 	Destroyed int                `json:"destroyed,omitempty"` // Guarded: earlier connections that were ended
 	Reasons   []string           `json:"reasons,omitempty"`   // NotEnforced
 	Refusal   *Refusal           `json:"refusal,omitempty"`   // KernelRefused
-	Counters  *redirect.Counters `json:"counters,omitempty"`  // Gone
+	Counters  *redirect.Counters `json:"counters,omitempty"`  // Gone; nil: they could not be read, and the last ones count
 	Accepted  uint64             `json:"accepted,omitempty"`  // Gone: see PodStatus
 	Lost      uint64             `json:"lost,omitempty"`      // events before this one that found no room
 }
@@ -97,6 +108,7 @@ type Refusal struct {
 // arrival is what comes with an accepted connection.
 type arrival struct {
 	PodUID      string          `json:"podUID"`
+	Sandbox     uint64          `json:"sandbox"`
 	Origin      redirect.Origin `json:"origin"`
 	Facts       workload.Facts  `json:"facts"`
 	ContainerID string          `json:"containerID,omitempty"`

@@ -50,6 +50,7 @@ type pod struct {
 	mu        sync.Mutex // held while something is done about the pod
 	inherited bool       // the kernel knows it of an earlier gate
 	place     *workload.Place
+	sandbox   *sandbox // nil: its class is unknown
 	class     class
 	since     time.Time
 	took      time.Duration
@@ -92,9 +93,16 @@ type doors struct {
 	session   *session // whom they serve
 	listeners []net.Listener
 	slots     chan struct{} // one for each connection that the agent has not taken
-	accepted  atomic.Uint64 // of those that the kernel led here
-	lost      atomic.Uint64 // accepted without a record, and closed
 }
+
+// sandbox is one of a pod's, after which another may come: the counts are its own.
+type sandbox struct {
+	number   uint64        // see PodStatus
+	accepted atomic.Uint64 // of those that the kernel led here
+	lost     atomic.Uint64 // accepted without a record, and closed
+}
+
+func (g *gate) newSandbox() *sandbox { return &sandbox{number: g.numbers.Add(1)} }
 
 func newPod(uid string, now time.Time) *pod {
 	return &pod{
@@ -214,14 +222,7 @@ func (p *pod) release(g *gate) {
 		p.unwatch = nil
 	}
 	if p.class != unknown || p.inherited {
-		counters, err := g.kernel.Counters(p.uid)
-		if err == nil {
-			err = g.kernel.Forget(p.uid)
-		}
-		if err != nil {
-			g.log.WithField("pod", p.uid).WithError(err).Warn("A pod that is gone is not forgotten")
-		}
-		g.tell(Event{Kind: Gone, PodUID: p.uid, Counters: &counters, Accepted: p.doors.accepted.Load()})
+		g.part(p)
 	}
 	if p.place != nil {
 		g.disown(*p.place, p.uid)
@@ -230,8 +231,29 @@ func (p *pod) release(g *gate) {
 		}
 	}
 	p.inherited = false
-	p.place, p.class, p.covered, p.uncovered, p.complete = nil, unknown, false, nil, false
+	p.place, p.sandbox, p.class, p.covered, p.uncovered, p.complete = nil, nil, unknown, false, nil, false
+	p.since, p.took, p.earlier = time.Time{}, 0, 0
 	p.failed, p.failing, p.retry = nil, time.Time{}, time.Time{}
+}
+
+// part ends a pod's sandbox, with its last counts. What cannot be read any more
+// another gate has forgotten.
+func (g *gate) part(p *pod) {
+	if p.sandbox == nil {
+		p.sandbox = g.newSandbox() // an earlier gate's
+	}
+	e := Event{Kind: Gone, PodUID: p.uid, Sandbox: p.sandbox.number, Accepted: p.sandbox.accepted.Load()}
+	counters, err := g.kernel.Counters(p.uid)
+	if err == nil {
+		e.Counters = &counters
+	}
+	if errors.Is(err, redirect.ErrUnknownPod) {
+		err = nil
+	}
+	if err := errors.Join(err, g.kernel.Forget(p.uid)); err != nil {
+		g.log.WithField("pod", p.uid).WithError(err).Warn("A pod that is gone is not forgotten")
+	}
+	g.tell(e)
 }
 
 // classify finds the pod and tells the kernel whose its namespace is.
@@ -261,16 +283,16 @@ func (g *gate) classify(p *pod, w wish, target class) error {
 	if err != nil {
 		return err
 	}
-	if p.class == unknown {
-		before, err := g.kernel.Counters(p.uid)
-		if err != nil {
-			return err
-		}
-		p.earlier = before.Redirected
-	}
+	begins := p.class == unknown
 	p.class, p.since = target, time.Now()
 	p.took = p.since.Sub(w.first)
-	return nil
+	if !begins {
+		return nil
+	}
+	p.sandbox = g.newSandbox()
+	before, err := g.kernel.Counters(p.uid)
+	p.earlier = before.Redirected
+	return err
 }
 
 // guard completes the guard of a pod that the kernel takes for guarded: first
@@ -305,7 +327,7 @@ func (g *gate) guard(ctx context.Context, p *pod, w wish) {
 	}
 	p.complete = true
 	if !w.told {
-		g.tell(Event{Kind: Guarded, PodUID: p.uid, Took: time.Since(w.first), Destroyed: n})
+		g.tell(Event{Kind: Guarded, PodUID: p.uid, Sandbox: p.sandbox.number, Took: time.Since(w.first), Destroyed: n})
 	}
 }
 

@@ -3,6 +3,7 @@ package gate
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -28,13 +29,18 @@ func (g *gate) status() Status {
 		g.log.WithError(err).Warn("Nobody knows whether there is another gate")
 	}
 	pods := g.all()
-	for _, p := range pods {
-		s.Pods = append(s.Pods, g.statusOf(p))
+	sandboxes := make([]*sandbox, len(pods))
+	for i, p := range pods {
+		var of PodStatus
+		of, sandboxes[i] = g.statusOf(p)
+		s.Pods = append(s.Pods, of)
 	}
 	// What the kernel has counted by now is accepted by now, but for what comes
 	// between the two: it was counted first.
 	for i, p := range pods {
-		s.Pods[i].Accepted = p.doors.accepted.Load()
+		if sandboxes[i] != nil {
+			s.Pods[i].Accepted, s.Pods[i].Lost = sandboxes[i].accepted.Load(), sandboxes[i].lost.Load()
+		}
 		s.Pods[i].Listeners, s.Pods[i].InFlight = p.doors.addresses()
 	}
 	slices.SortFunc(s.Pods, func(a, b PodStatus) int {
@@ -43,26 +49,40 @@ func (g *gate) status() Status {
 	return s
 }
 
-func (g *gate) statusOf(p *pod) PodStatus {
+func (g *gate) statusOf(p *pod) (PodStatus, *sandbox) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	counters := g.countersOf(p)
 	w, target := g.wishOf(p)
 	s := PodStatus{
 		UID: p.uid, Namespace: w.sandbox.Namespace, Name: w.sandbox.Name, Known: w.known,
 		Class: p.class.String(), Since: p.since, Took: p.took,
-		Earlier: p.earlier, Uncovered: p.uncovered, Reasons: p.whyNot(w, target), Lost: p.doors.lost.Load(),
+		Counters: counters, Earlier: p.earlier, Uncovered: p.uncovered, Reasons: p.whyNot(w, target),
+	}
+	if p.sandbox != nil {
+		s.Sandbox = p.sandbox.number
 	}
 	if w.known {
 		s.Namespace, s.Name = w.api.Namespace, w.api.Name
 	}
-	if p.class != unknown {
-		counters, err := g.kernel.Counters(p.uid)
-		if err != nil {
-			g.log.WithField("pod", p.uid).WithError(err).Warn("The pod's counters cannot be read")
-		}
-		s.Counters = counters
+	return s, p.sandbox
+}
+
+// countersOf reads a pod's counters. A pod that the kernel does not know any more
+// was forgotten by another gate, which in an upgrade sees the end of a sandbox
+// later than this one: it is found again. The caller holds the pod's mu.
+func (g *gate) countersOf(p *pod) redirect.Counters {
+	if p.class == unknown {
+		return redirect.Counters{}
 	}
-	return s
+	counters, err := g.kernel.Counters(p.uid)
+	switch {
+	case errors.Is(err, redirect.ErrUnknownPod):
+		p.release(g)
+	case err != nil:
+		g.log.WithField("pod", p.uid).WithError(err).Warn("The pod's counters cannot be read")
+	}
+	return counters
 }
 
 // refusals tells the agent what the kernel refuses, until ctx ends.
