@@ -1,5 +1,7 @@
 package policy
 
+import "slices"
+
 // Sensitive is the columns of a Target that are masked, and how. The zero
 // Sensitive masks nothing.
 type Sensitive struct {
@@ -10,6 +12,7 @@ type Sensitive struct {
 type sensitiveColumn struct {
 	parts [3]part
 	mask  Mask
+	text  string // as the spec writes it
 	path  string // of the field that says it
 }
 
@@ -29,6 +32,27 @@ func (s *Sensitive) Match(schema, table, column string) (mask Mask, ok bool) {
 	return "", false
 }
 
+// Patterns lists the patterns of sensitive columns, as the spec writes them, each once, sorted.
+func (s *Sensitive) Patterns() []string {
+	all := make([]string, 0, len(s.columns))
+	for i := range s.columns {
+		all = append(all, s.columns[i].text)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Naming lists the patterns that fit a column of the server, as the spec writes them.
+func (s *Sensitive) Naming(schema, table, column string) []string {
+	var all []string
+	for i := range s.columns {
+		if p := &s.columns[i].parts; p[0].is(schema) && p[1].is(table) && p[2].is(column) {
+			all = append(all, s.columns[i].text)
+		}
+	}
+	return all
+}
+
 // check compiles the column patterns and finds those that disagree.
 func (s *Sensitive) check(d *document, rules []SensitiveRule) {
 	for i, rule := range rules {
@@ -46,7 +70,7 @@ func (s *Sensitive) check(d *document, rules []SensitiveRule) {
 				d.wrong(path, "%q %v", clip(text), err)
 				continue
 			}
-			column := sensitiveColumn{parts, rule.Mask, path}
+			column := sensitiveColumn{parts, rule.Mask, text, path}
 			s.compare(d, column, text)
 			s.columns = append(s.columns, column)
 		}

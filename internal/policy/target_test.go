@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -277,6 +278,29 @@ func TestNames(t *testing.T) {
 	} {
 		if got := isLabel(text); got != want {
 			t.Errorf("got %v for %q, want %v", got, text, want)
+		}
+	}
+}
+
+func TestPatternsNameTheColumnsOfTheServer(t *testing.T) {
+	target, err := targetOf("hosts: [db]\nsensitive: [{columns: [public.users.email, '*.ssn', '*.ssn'], mask: redact}, {columns: ['public.*.email'], mask: redact}]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := target.Sensitive().Patterns(), []string{"*.ssn", "public.*.email", "public.users.email"}; !slices.Equal(got, want) {
+		t.Errorf("got patterns %q, want %q", got, want)
+	}
+	for _, row := range []struct {
+		schema, table, column string
+		want                  []string
+	}{
+		{"public", "users", "email", []string{"public.users.email", "public.*.email"}},
+		{"other", "users", "email", nil},
+		{"other", "people", "ssn", []string{"*.ssn", "*.ssn"}},
+		{"", "users", "email", nil}, // the server gives every column its schema
+	} {
+		if got := target.Sensitive().Naming(row.schema, row.table, row.column); !slices.Equal(got, row.want) {
+			t.Errorf("got %q for %s.%s.%s, want %q", got, row.schema, row.table, row.column, row.want)
 		}
 	}
 }

@@ -16,6 +16,7 @@ type mark struct {
 type resolver struct {
 	*facts
 	marks    map[columnID]mark
+	named    map[string]bool // patterns of the Target that fit a column
 	marked   map[uint32]bool // relations with a mark
 	carriers map[uint32]bool // types whose values hold a sensitive column's
 	actions  []action
@@ -33,7 +34,7 @@ type action struct {
 // resolve tells what is sensitive. A column stays sensitive through inheritance,
 // partitions, views, generated columns and types, however often one leads to another.
 func (f *facts) resolve(sensitive *policy.Sensitive) *snapshot {
-	r := &resolver{facts: f, marks: map[columnID]mark{}, marked: map[uint32]bool{}, carriers: map[uint32]bool{}}
+	r := &resolver{facts: f, marks: map[columnID]mark{}, named: map[string]bool{}, marked: map[uint32]bool{}, carriers: map[uint32]bool{}}
 	r.declared(sensitive)
 	bare := len(r.marks) == 0
 	r.system()
@@ -88,6 +89,9 @@ func (r *resolver) declared(sensitive *policy.Sensitive) {
 		for _, c := range on.columns {
 			if m, ok := sensitive.Match(on.schema, on.name, c.name); ok {
 				r.mark(columnID{oid, c.number}, mark{kindOf(m), on.schema + "." + on.name + "." + c.name})
+				for _, pattern := range sensitive.Naming(on.schema, on.name, c.name) {
+					r.named[pattern] = true
+				}
 			}
 		}
 	}

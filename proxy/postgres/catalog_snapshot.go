@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -11,7 +12,8 @@ import (
 // snapshot is what is sensitive in a database, as it was at one moment. It does not change.
 type snapshot struct {
 	epoch     string
-	bare      bool // of columns that the Target declares
+	bare      bool     // of columns that the Target declares
+	found     []string // patterns of the Target that fit a column, sorted
 	relations map[uint32]*shown
 	names     map[string][]*shown // in any schema
 	shadowed  *shadowed           // functions with the name of a built-in
@@ -30,6 +32,7 @@ func (r *resolver) snapshot(bare bool) *snapshot {
 	s := &snapshot{
 		epoch:     r.epoch,
 		bare:      bare,
+		found:     slices.Sorted(maps.Keys(r.named)),
 		relations: make(map[uint32]*shown, len(r.relations)),
 		names:     make(map[string][]*shown, len(r.relations)),
 		carriers:  r.carriers,

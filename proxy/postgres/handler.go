@@ -41,7 +41,7 @@ type Credentials interface {
 // Shape: origin has no workload where Postern asks for all of them.
 type Dial func(ctx context.Context, origin proxy.Origin, to proxy.Destination) (net.Conn, error)
 
-// Config is what a [Handler] needs. All of it but the last three is required.
+// Config is what a [Handler] needs. All of it but the last four is required.
 type Config struct {
 	Policy      func() *policy.Set // the one in force; a reload changes its answer
 	Targets     proxy.Targets
@@ -56,6 +56,9 @@ type Config struct {
 	MaxLogins   int // of one pod at once, others of its wait; 4
 	// LoggedIn, if there is one, hears of each log-in at a Target; failed may be shown.
 	LoggedIn func(target string, failed string)
+	// Looked, if there is one, hears of each log-in which of the patterns of a Target's
+	// sensitive columns fit a column of the database; found must not be changed.
+	Looked func(target *policy.Target, database string, found []string)
 }
 
 // Handler serves PostgreSQL sessions.
@@ -99,6 +102,9 @@ func New(config Config) (*Handler, error) {
 	}
 	if config.LoggedIn == nil {
 		config.LoggedIn = func(string, string) {}
+	}
+	if config.Looked == nil {
+		config.Looked = func(*policy.Target, string, []string) {}
 	}
 	base, err := pristine()
 	if err != nil {

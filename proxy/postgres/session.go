@@ -237,9 +237,11 @@ func (s *session) fetchCredential(ctx context.Context) (err error) {
 // greet is the phase that tells the client that it is in.
 func (s *session) greet(ctx context.Context) (phase, error) {
 	if s.catalog = s.Handler.catalog(s.access, loginOf(s.source)); s.catalog != nil {
-		if _, err := s.catalog.snapshot(ctx); err != nil {
+		snapshot, err := s.catalog.snapshot(ctx)
+		if err != nil {
 			return nil, catalogRefusal(err)
 		}
+		s.config.Looked(s.target, s.database, snapshot.found)
 	}
 	if s.source.Client {
 		s.access.login.Password = "" // the server has it, and the session's catalog where there is one
