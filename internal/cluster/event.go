@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -36,7 +37,9 @@ const (
 	eventSimilar = 5
 	eventQueue   = 256
 	eventTimeout = 5 * time.Second
-	maxMessage   = 1000 // bytes; the API server takes 1024
+	eventPause   = time.Second // before one is tried again
+	eventTries   = 5           // of one that the API server answers with an error of its own
+	maxMessage   = 1000        // bytes; the API server takes 1024
 )
 
 const component = "postern-agent"
@@ -81,7 +84,7 @@ func (e *events) event(p Pod, reason Reason, message string, now time.Time) *cor
 	at := metav1.NewTime(now)
 	return &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Namespace: p.Namespace, Name: fmt.Sprintf("%s.%x", p.Name, now.UnixNano())},
-		InvolvedObject: corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.object)},
+		InvolvedObject: corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: p.Namespace, Name: p.Name, UID: types.UID(cmp.Or(p.object, p.UID))},
 		Source:         corev1.EventSource{Component: component, Host: e.node},
 		Type:           kind, Reason: string(reason), Message: message,
 		FirstTimestamp: at, LastTimestamp: at, Count: 1,
@@ -96,7 +99,11 @@ func (e *events) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case event := <-e.queue:
-			if err := e.write(ctx, event); err != nil && ctx.Err() == nil {
+			what, err := e.correlator.EventCorrelate(event)
+			if err == nil && !what.Skip {
+				err = e.deliver(ctx, func(ctx context.Context) error { return e.write(ctx, what) })
+			}
+			if err != nil && ctx.Err() == nil {
 				e.lost.Add(1)
 			}
 			if lost := e.lost.Load(); lost > 0 && len(e.queue) == 0 {
@@ -107,16 +114,42 @@ func (e *events) run(ctx context.Context) error {
 	}
 }
 
+// deliver writes an Event, as soon as there is an API server. Those after it wait
+// in the queue for as long.
+func (e *events) deliver(ctx context.Context, write func(context.Context) error) error {
+	for tries := 1; ; {
+		err := write(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if reason := apierrors.ReasonForError(err); reason != metav1.StatusReasonUnknown { // it answers
+			if tries++; tries > eventTries || !passing(err, reason) {
+				return err
+			}
+		}
+		pause(ctx, eventPause)
+	}
+}
+
+// passing tells whether an answer may be another one in a moment. An API server
+// that has just begun forbids everything until it has read its roles.
+func passing(err error, reason metav1.StatusReason) bool {
+	switch reason {
+	case metav1.StatusReasonForbidden:
+		return !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
+	case metav1.StatusReasonServerTimeout, metav1.StatusReasonTimeout, metav1.StatusReasonTooManyRequests,
+		metav1.StatusReasonInternalError, metav1.StatusReasonServiceUnavailable:
+		return true
+	}
+	return false
+}
+
 // write makes the Event, or counts it in one that says the same.
-func (e *events) write(ctx context.Context, event *corev1.Event) error {
+func (e *events) write(ctx context.Context, what *record.EventCorrelateResult) error {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
-	what, err := e.correlator.EventCorrelate(event)
-	if err != nil || what.Skip {
-		return err
-	}
 	written := &corev1.Event{}
-	err = errNotMade
+	err := error(errNotMade)
 	if what.Event.Count > 1 {
 		err = e.client.Patch(types.StrategicMergePatchType).Namespace(what.Event.Namespace).Resource("events").
 			Name(what.Event.Name).Body(what.Patch).Do(ctx).Into(written)

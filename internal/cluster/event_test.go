@@ -1,14 +1,20 @@
 package cluster
 
 import (
+	"context"
+	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
 	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"postern.dev/postern/internal/policy"
 )
@@ -45,6 +51,41 @@ func TestLongMessageIsCutToWhatTheAPIServerTakes(t *testing.T) {
 	if len(got) > 1024 || !utf8.ValidString(got) || !strings.HasSuffix(got, "…") {
 		t.Errorf("got %d bytes, valid %v, want at most 1024 of UTF-8 that end with …", len(got), utf8.ValidString(got))
 	}
+}
+
+// TestEventsWaitForTheAPIServer: the first answers are those of a server that is
+// not there, and of one that has just begun.
+func TestEventsWaitForTheAPIServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newTestEvents()
+		forbidden := apierrors.NewForbidden(corev1.Resource("events"), "", errors.New("roles not read yet"))
+		terminating := apierrors.NewForbidden(corev1.Resource("events"), "", errors.New("the namespace is being terminated"))
+		terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
+		for _, row := range []struct {
+			name    string
+			answers []error
+			lost    bool
+			tries   int
+		}{
+			{"away for an hour", slices.Repeat([]error{io.ErrUnexpectedEOF}, 3600), false, 3601},
+			{"begins", []error{io.ErrUnexpectedEOF, forbidden, forbidden}, false, 4},
+			{"forbids for good", slices.Repeat([]error{forbidden}, 100), true, eventTries},
+			{"errs for good", slices.Repeat([]error{apierrors.NewInternalError(io.EOF)}, 100), true, eventTries},
+			{"namespace ends", []error{terminating}, true, 1},
+			{"refuses", []error{apierrors.NewBadRequest("no Event")}, true, 1},
+		} {
+			tries := 0
+			err := e.deliver(t.Context(), func(context.Context) error {
+				if tries++; tries > len(row.answers) {
+					return nil
+				}
+				return row.answers[tries-1]
+			})
+			if (err != nil) != row.lost || tries != row.tries {
+				t.Errorf("%s: got %v after %d tries, want it lost %v after %d", row.name, err, tries, row.lost, row.tries)
+			}
+		}
+	})
 }
 
 func TestNobodyWaitsForEventsOrReports(t *testing.T) {

@@ -336,7 +336,7 @@ func (w *Watcher) Get(ctx context.Context, path string, max int64) ([]byte, erro
 
 // Event raises an Event on the pod with this UID, if it is there. It never blocks:
 // those of a pod and reason that come too often are counted together, and while the
-// API server is away they are lost.
+// API server is away some hundred wait for it.
 func (w *Watcher) Event(podUID string, reason Reason, message string) {
 	if s := w.latest.Load(); s != nil {
 		if p, ok := s.pod(podUID); ok {
