@@ -28,7 +28,7 @@ func (n *node) listen(events <-chan gate.Event) {
 		case gate.KernelRefused:
 			n.hearRefusal(e)
 		case gate.Gone:
-			n.ledger.end(e.PodUID, e.Counters, e.Accepted)
+			n.ledger.end(e.PodUID, e.Sandbox, e.Counters, e.Accepted)
 			n.view.enforced(e.PodUID)
 		}
 	}

@@ -30,6 +30,10 @@ import (
 // the pod has its share already. What waits there when a pod ends is reset and
 // nobody's.
 //
+// A pod may have one sandbox after the other, and what both count begins with each:
+// the book sums them up, since what an earlier one had accepted may leave its record
+// when there is a new one.
+//
 // A connection is under way for moments: one counts as missing only when it is
 // still a round later. It is under way, too, until it is logged in; one that is
 // served without a record is found when it ends, or its pod.
@@ -41,9 +45,9 @@ type ledger struct {
 	log      logrus.FieldLogger
 
 	mu     sync.Mutex
-	met    bool             // the counts of the gate that there is are begun with
-	books  map[string]*book // by the pod's UID
-	closed map[string]bool  // of pods that are gone, for as long as the gate still shows their counters
+	met    bool              // the counts of the gate that there is are begun with
+	books  map[string]*book  // by the pod's UID
+	closed map[string]uint64 // the last sandbox of pods whose book is closed, for as long as the gate still shows them
 }
 
 // announcer raises Events on pods.
@@ -54,16 +58,41 @@ type announcer interface {
 // book is what is known of one pod.
 type book struct {
 	name     audit.Workload    // who it is, also when the pod is gone
-	last     redirect.Counters // newest, of the kernel's
+	now      counts            // of the sandbox that there is
+	before   counts            // of the one before it, whose last counts may come late
+	past     counts            // of all that were: its number is none's
 	entered  redirect.Counters // of the last record
-	accepted int64             // by the gate, newest
 	base     int64             // accepted and not this agent's to record
 	inFlight int               // accepted, and not taken yet
 	recorded difference
 	strays   strays
 	reported int64 // that a record, a metric and an Event have told of
-	gone     bool  // no more counters will come
+	gone     bool  // no more counters will come, but for those of another sandbox
+	absent   bool  // the gate did not show it in the last round
 	refusals refusalBook
+}
+
+// counts are those of one sandbox.
+type counts struct {
+	sandbox  uint64            // its number, 0: there is none yet
+	kernel   redirect.Counters // newest
+	accepted int64             // by the gate, newest
+}
+
+// add adds what newer counts say beyond older ones.
+func (c *counts) add(newer, older counts) {
+	c.accepted += newer.accepted - older.accepted
+	c.kernel.Seen += newer.kernel.Seen - older.kernel.Seen
+	c.kernel.Redirected += newer.kernel.Redirected - older.kernel.Redirected
+	c.kernel.Refused += newer.kernel.Refused - older.kernel.Refused
+	c.kernel.Dropped += newer.kernel.Dropped - older.kernel.Dropped
+}
+
+// total is what all sandboxes have counted.
+func (b *book) total() counts {
+	sum := b.past
+	sum.add(b.now, counts{})
+	return sum
 }
 
 // difference is how many connections are in one count and not in the other.
@@ -132,7 +161,7 @@ type refusalBook struct {
 const maxKernelRefusals = 60
 
 func newLedger(r *recorder, p *pods, m *metrics.Node, a announcer, log logrus.FieldLogger) *ledger {
-	return &ledger{recorder: r, pods: p, metrics: m, announce: a, log: log, books: make(map[string]*book), closed: make(map[string]bool)}
+	return &ledger{recorder: r, pods: p, metrics: m, announce: a, log: log, books: make(map[string]*book), closed: make(map[string]uint64)}
 }
 
 // part ends the counts of a gate that is gone.
@@ -153,25 +182,24 @@ func (l *ledger) begin(status gate.Status) {
 // meet is begin. The caller holds mu.
 func (l *ledger) meet(status gate.Status) {
 	l.met = true
-	for _, b := range l.books { // a gate that is new has accepted nothing
-		if !b.gone {
-			b.accepted, b.inFlight = 0, 0
-			b.strays, b.recorded, b.reported = strays{}, difference{}, 0
-		}
+	l.closeGone()
+	clear(l.closed)             // a gate that is new numbers sandboxes anew
+	for _, b := range l.books { // and has accepted nothing
+		b.now, b.before, b.past, b.inFlight = counts{}, counts{}, counts{}, 0
+		b.strays, b.recorded, b.reported = strays{}, difference{}, 0
 	}
 	for _, p := range status.Pods {
 		b := l.book(p.UID, p.Namespace, p.Name)
 		b.take(p, status.Alone)
-		b.entered = b.last
+		b.entered = b.total().kernel
 	}
 	for uid, b := range l.books {
-		if !b.gone {
-			b.base = b.accepted - int64(l.recorder.of(uid).all.Load()) - max(0, l.pending(uid)) - int64(b.inFlight)
-		}
+		b.base = b.now.accepted - int64(l.recorder.of(uid).all.Load()) - max(0, l.pending(uid)) - int64(b.inFlight)
 	}
 }
 
-// update takes newer counters.
+// update takes newer counters. A pod that the gate does not show any more, for two
+// rounds, is gone: the word of it may have found no room.
 func (l *ledger) update(status gate.Status) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -179,30 +207,59 @@ func (l *ledger) update(status gate.Status) {
 		l.meet(status)
 		return
 	}
-	still := make(map[string]bool)
+	still, shown := make(map[string]uint64), make(map[string]bool, len(status.Pods))
 	for _, p := range status.Pods {
-		if l.closed[p.UID] {
-			still[p.UID] = true
+		shown[p.UID] = true
+		if last, over := l.closed[p.UID]; over && p.Sandbox <= last {
+			still[p.UID] = last
 			continue
 		}
 		b := l.book(p.UID, p.Namespace, p.Name)
 		b.take(p, status.Alone)
 	}
 	l.closed = still
+	for uid, b := range l.books {
+		b.gone = b.gone || b.absent && !shown[uid]
+		b.absent = !shown[uid]
+	}
 }
 
-// end takes the last counts of a pod. The next round closes its book.
-func (l *ledger) end(uid string, counters *redirect.Counters, accepted uint64) {
+// end takes the last counts of a pod's sandbox. The next round closes the pod's
+// book, unless there is another sandbox by then.
+func (l *ledger) end(uid string, sandbox uint64, kernel *redirect.Counters, accepted uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed[uid] {
+	if last, over := l.closed[uid]; over && sandbox <= last {
 		return
 	}
 	b := l.book(uid, "", "")
-	if counters != nil {
-		b.last = *counters
+	switch {
+	case sandbox > b.now.sandbox:
+		b.replace(sandbox) // it began and ended since the last look
+	case sandbox == b.before.sandbox:
+		last := b.before
+		b.before.end(kernel, accepted)
+		b.past.add(b.before, last)
+		return
+	case sandbox < b.now.sandbox:
+		return // its counts are as of the last look
 	}
-	b.accepted, b.inFlight, b.gone = int64(accepted), 0, true
+	b.now.end(kernel, accepted)
+	b.inFlight, b.gone = 0, true
+}
+
+func (c *counts) end(kernel *redirect.Counters, accepted uint64) {
+	if kernel != nil {
+		c.kernel = *kernel
+	}
+	c.accepted = int64(accepted)
+}
+
+// replace begins the counts of another sandbox.
+func (b *book) replace(sandbox uint64) {
+	b.past.add(b.now, counts{})
+	b.before, b.now = b.now, counts{sandbox: sandbox}
+	b.strays, b.gone = strays{}, false
 }
 
 // book gives a pod's. The caller holds mu.
@@ -218,15 +275,17 @@ func (l *ledger) book(uid, namespace, name string) *book {
 	return b
 }
 
-// take replaces the newest counts. There are none of the kernel's of a pod that it
-// does not know yet.
+// take replaces the newest counts. There are none of a pod that has no sandbox.
 func (b *book) take(p gate.PodStatus, alone time.Time) {
-	b.accepted, b.inFlight = int64(p.Accepted), p.InFlight
-	if p.Class == "unknown" {
-		return
+	if p.Sandbox == 0 || p.Sandbox < b.now.sandbox || p.Sandbox == b.now.sandbox && b.gone {
+		return // or they are older than what is known
 	}
-	b.strays.look(p, alone, b.last.Redirected)
-	b.last = p.Counters
+	if p.Sandbox > b.now.sandbox {
+		b.replace(p.Sandbox)
+	}
+	b.now.accepted, b.inFlight = int64(p.Accepted), p.InFlight
+	b.strays.look(p, alone, b.now.kernel.Redirected)
+	b.now.kernel = p.Counters
 }
 
 // pending is how many connections of a pod the agent has that left no record yet.
@@ -234,11 +293,12 @@ func (l *ledger) pending(uid string) int64 {
 	return int64(l.pods.open(uid)) - l.recorder.of(uid).open.Load()
 }
 
-// over tells whether a pod's book was closed.
-func (l *ledger) over(uid string) bool {
+// over tells whether a pod's book was closed, and no other sandbox has begun.
+func (l *ledger) over(uid string, sandbox uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.closed[uid]
+	last, over := l.closed[uid]
+	return over && sandbox <= last
 }
 
 // missing is how many connections of a pod no record names.
@@ -256,10 +316,20 @@ func (l *ledger) round() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for uid, b := range l.books {
-		l.compare(uid, b)
+		if !b.gone {
+			l.compare(uid, b)
+		}
+	}
+	l.closeGone()
+}
+
+// closeGone closes the books of pods that are gone. The caller holds mu.
+func (l *ledger) closeGone() {
+	for uid, b := range l.books {
 		if b.gone {
+			l.compare(uid, b)
 			delete(l.books, uid)
-			l.closed[uid] = true
+			l.closed[uid] = b.now.sandbox
 			l.recorder.pods.Delete(uid)
 		}
 	}
@@ -268,17 +338,18 @@ func (l *ledger) round() {
 // compare closes one pod's book for this round. The caller holds mu.
 func (l *ledger) compare(uid string, b *book) {
 	recorded := l.recorder.of(uid).all.Load()
-	accepted := b.accepted - b.base
+	total := b.total()
+	accepted := total.accepted - b.base
 	found := b.recorded.find(accepted-int64(recorded)-max(0, l.pending(uid))-int64(b.inFlight), b.gone)
 	if !b.gone {
 		found += b.strays.round()
 	}
 	b.reported += found
-	if b.last != b.entered || found > 0 {
-		b.entered = b.last
+	if total.kernel != b.entered || found > 0 {
+		b.entered = total.kernel
 		workload := b.name
 		l.recorder.put(&audit.Record{Kind: audit.KindLedger, Workload: &workload, Ledger: &audit.Ledger{
-			Seen: b.last.Seen, Redirected: uint64(max(0, accepted)), Refused: b.last.Refused, Dropped: b.last.Dropped,
+			Seen: total.kernel.Seen, Redirected: uint64(max(0, accepted)), Refused: total.kernel.Refused, Dropped: total.kernel.Dropped,
 			Sessions: recorded, Missing: b.reported,
 		}})
 	}

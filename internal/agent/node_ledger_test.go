@@ -41,7 +41,7 @@ func counted(uid string, redirected uint64, inFlight int) gate.Status {
 // led is a gate that accepted so many of the connections that the kernel led to the pod.
 func led(uid string, redirected, accepted uint64, inFlight int, alone time.Time) gate.Status {
 	return gate.Status{Alone: alone, Pods: []gate.PodStatus{{
-		UID: uid, Since: time.Unix(2, 0), InFlight: inFlight, Accepted: accepted, Counters: redirect.Counters{Seen: redirected, Redirected: redirected},
+		UID: uid, Sandbox: 1, Since: time.Unix(2, 0), InFlight: inFlight, Accepted: accepted, Counters: redirect.Counters{Seen: redirected, Redirected: redirected},
 	}}}
 }
 
@@ -135,7 +135,7 @@ func TestConnectionsOfTheOtherAgentInAnUpgradeAreNotThisOnes(t *testing.T) {
 func TestAgentThatComesInAnUpgradeMissesNothing(t *testing.T) {
 	l, told := newBooks(t)
 	first := led("a", 100, 0, 0, time.Time{})
-	first.Pods[0].Class = "unknown" // its gate has not looked at the pod
+	first.Pods[0].Class, first.Pods[0].Sandbox = "unknown", 0 // its gate has not looked at the pod
 	first.Pods[0].Counters = redirect.Counters{}
 	l.begin(first)
 	sessions(t, l, "a", 2)
@@ -196,7 +196,7 @@ func TestBooksBeginAgainWithAGateThatIsNew(t *testing.T) {
 func TestBookOfAPodThatIsGoneIsClosedOnce(t *testing.T) {
 	l, told := newBooks(t)
 	sessions(t, l, "a", 2)
-	l.end("a", &redirect.Counters{Redirected: 3}, 3)
+	l.end("a", 1, &redirect.Counters{Redirected: 3}, 3)
 	for range 3 { // the gate still shows it
 		l.round()
 		l.update(counted("a", 3, 0))

@@ -65,7 +65,7 @@ func (n *node) report(ctx context.Context) NodeReport {
 		return r
 	}
 	for _, p := range status.Pods {
-		if p.Class == "plain" || n.ledger.over(p.UID) {
+		if p.Class == "plain" || n.ledger.over(p.UID, p.Sandbox) {
 			continue
 		}
 		r.Pods = append(r.Pods, PodReport{
