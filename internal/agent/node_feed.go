@@ -173,7 +173,7 @@ func (n *node) gatePods(list []cluster.Pod) []gate.Pod {
 		guarded := p.Guarded && (len(p.Protocols) == 0 || slices.Contains(p.Protocols, string(policy.Postgres)))
 		pods = append(pods, gate.Pod{
 			UID: p.UID, Namespace: p.Namespace, Name: p.Name, Guarded: guarded, HostNetwork: p.HostNetwork, IPs: p.IPs,
-			Refuse: guarded && n.o.StrictPods == StrictRefuse && len(p.Privileges) > 0, Privileges: p.Privileges,
+			Strict: guarded && n.o.StrictPods == StrictRefuse, NoRaw: p.NoRaw, Privileges: p.Privileges,
 		})
 	}
 	return pods

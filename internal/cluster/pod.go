@@ -24,6 +24,7 @@ func podOf(p *corev1.Pod) Pod {
 		HostNetwork:    p.Spec.HostNetwork,
 		Containers:     make(map[string]Container),
 		Privileges:     privilegesOf(&p.Spec),
+		NoRaw:          noRaw(&p.Spec),
 		object:         string(p.UID),
 	}
 	out.TokenVolume, out.TokenFile = tokenOf(p.Spec.Volumes)

@@ -158,6 +158,38 @@ func TestPrivilegesAreSaid(t *testing.T) {
 	}
 }
 
+func TestPodThatDropsNetRawMakesNoRawPackets(t *testing.T) {
+	with := func(add, drop []corev1.Capability) corev1.Container {
+		return corev1.Container{SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: add, Drop: drop}}}
+	}
+	all := with(nil, []corev1.Capability{"ALL"})
+	privileged := with(nil, []corev1.Capability{"ALL"})
+	privileged.SecurityContext.Privileged = new(true)
+	for name, row := range map[string]struct {
+		spec corev1.PodSpec
+		want bool
+	}{
+		"nothing said":       {corev1.PodSpec{Containers: []corev1.Container{{}}}, false},
+		"all dropped":        {corev1.PodSpec{Containers: []corev1.Container{all}}, true},
+		"it alone":           {corev1.PodSpec{Containers: []corev1.Container{with(nil, []corev1.Capability{"cap_net_raw"})}}, true},
+		"another one":        {corev1.PodSpec{Containers: []corev1.Container{with(nil, []corev1.Capability{"CHOWN"})}}, false},
+		"added again":        {corev1.PodSpec{Containers: []corev1.Container{with([]corev1.Capability{"NET_RAW"}, []corev1.Capability{"ALL"})}}, false},
+		"all added":          {corev1.PodSpec{Containers: []corev1.Container{with([]corev1.Capability{"ALL"}, []corev1.Capability{"NET_RAW"})}}, false},
+		"privileged":         {corev1.PodSpec{Containers: []corev1.Container{privileged}}, false},
+		"one container of 2": {corev1.PodSpec{Containers: []corev1.Container{all, {}}}, false},
+		"an init container":  {corev1.PodSpec{Containers: []corev1.Container{all}, InitContainers: []corev1.Container{{}}}, false},
+		"an ephemeral one":   {corev1.PodSpec{Containers: []corev1.Container{all}, EphemeralContainers: []corev1.EphemeralContainer{{}}}, false},
+	} {
+		p, err := strip(&corev1.Pod{Spec: row.spec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := podOf(p.(*corev1.Pod)).NoRaw; got != row.want {
+			t.Errorf("got a pod without raw packets: %v of %s, want %v", got, name, row.want)
+		}
+	}
+}
+
 func label(value string) map[string]string { return map[string]string{GuardLabel: value} }
 
 func projected(name, audience, path string) corev1.Volume {

@@ -79,31 +79,46 @@ func containersOf(spec *corev1.PodSpec) []container {
 	return all
 }
 
+// noRaw tells whether no container of a pod may make raw packets: runtimes give
+// NET_RAW by default, and a container that was refused it has none by whatever program.
+func noRaw(spec *corev1.PodSpec) bool {
+	all := containersOf(spec)
+	return len(all) > 0 && !slices.ContainsFunc(all, container.mayMakeRaw)
+}
+
+func (c container) mayMakeRaw() bool {
+	s := c.security
+	if s == nil || s.Privileged != nil && *s.Privileged || s.Capabilities == nil {
+		return true
+	}
+	added, dropped := capabilities(s.Capabilities.Add), capabilities(s.Capabilities.Drop)
+	return !slices.Contains(dropped, "ALL") && !slices.Contains(dropped, "NET_RAW") ||
+		slices.Contains(added, "NET_RAW") || slices.Contains(added, "ALL")
+}
+
+// capabilities are names as the kernel has them, without what they begin with.
+func capabilities(list []corev1.Capability) (names []string) {
+	for _, name := range list {
+		names = append(names, strings.TrimPrefix(strings.ToUpper(string(name)), "CAP_"))
+	}
+	return names
+}
+
 func powersOf(c container, hostNetwork bool) []string {
 	var reasons []string
-	dropped := false // NET_RAW, which runtimes give by default
 	if s := c.security; s != nil {
 		if s.Privileged != nil && *s.Privileged {
 			return []string{fmt.Sprintf("container %s is privileged", c.name)}
 		}
 		if s.Capabilities != nil {
-			var added []string
-			for _, name := range s.Capabilities.Add {
-				added = append(added, strings.TrimPrefix(strings.ToUpper(string(name)), "CAP_"))
-			}
-			for _, name := range s.Capabilities.Drop {
-				name := strings.TrimPrefix(strings.ToUpper(string(name)), "CAP_")
-				dropped = dropped || name == "ALL" || name == "NET_RAW"
-			}
-			for _, name := range added {
+			for _, name := range capabilities(s.Capabilities.Add) {
 				if slices.Contains(strong, name) || hostNetwork && name == "NET_ADMIN" {
 					reasons = append(reasons, fmt.Sprintf("container %s has %s", c.name, name))
 				}
 			}
-			dropped = dropped && !slices.Contains(added, "NET_RAW")
 		}
 	}
-	if hostNetwork && !dropped {
+	if hostNetwork && c.mayMakeRaw() {
 		reasons = append(reasons, fmt.Sprintf("container %s is on the host network with NET_RAW", c.name))
 	}
 	return reasons

@@ -37,6 +37,8 @@ type Pod struct {
 	Containers             map[string]Container // by the runtime's ID, without its scheme
 	Privileges             []string             // why the guard may not be enforceable; empty: nothing known
 
+	NoRaw bool // no container may make raw packets
+
 	object string // UID of the API object, for Events: another one for static pods
 }
 

@@ -278,9 +278,15 @@ func TestRefusedPodReachesNoTarget(t *testing.T) {
 	a := n.newAgent(t)
 	a.guard(t, p)
 	p.expect(t, "while it may", p.proxied())
-	p.Refuse = true
+	p.Strict = true
 	a.pods(t, p)
-	p.expect(t, "when it may not", refused)
+	p.expect(t, "while nothing speaks against it", p.proxied())
+	p.Privileges = []string{"hostPID"}
+	a.pods(t, p)
+	p.expect(t, "when its guard can be gone around", refused)
+	p.Privileges = nil
+	a.pods(t, p)
+	p.expect(t, "when it cannot any more", p.proxied())
 }
 
 func TestOnePodsFloodWaitsInItsOwnListener(t *testing.T) {

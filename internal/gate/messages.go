@@ -19,9 +19,10 @@ type Pod struct {
 	Guarded     bool   `json:"guarded,omitempty"`
 	HostNetwork bool   `json:"hostNetwork,omitempty"`
 
-	// Refuse leaves a guarded pod without a listener: it reaches nothing that is
-	// guarded. For pods that cannot be enforced (--strict-pods=refuse).
-	Refuse bool `json:"refuse,omitempty"`
+	// Strict leaves a guarded pod without a listener, so that it reaches nothing that
+	// is guarded, for as long as there is a reason why its guard is not enforced
+	// (--strict-pods=refuse): see PodStatus.Reasons.
+	Strict bool `json:"strict,omitempty"`
 	// IPs are the pod's addresses; with one known, a namespace without it is not
 	// taken for the pod's.
 	IPs []netip.Addr `json:"ips,omitempty"`
@@ -67,6 +68,7 @@ type PodStatus struct {
 	Listeners []netip.AddrPort  `json:"listeners,omitempty"` // in the pod's namespace
 	Uncovered []string          `json:"uncovered,omitempty"` // links without a program on their host end
 	Reasons   []string          `json:"reasons,omitempty"`   // why it cannot be enforced; none: it is
+	Refused   bool              `json:"refused,omitempty"`   // for these reasons, as it is strict
 	Accepted  uint64            `json:"accepted,omitempty"`  // by this gate, of those that the kernel led to it
 	Earlier   uint64            `json:"earlier,omitempty"`   // that the kernel led here before this gate knew the pod
 	InFlight  int               `json:"inFlight,omitempty"`  // accepted, and not yet taken by the agent
@@ -77,7 +79,7 @@ type PodStatus struct {
 // The kinds of [Event].
 const (
 	Guarded       = "guarded"        // a pod's guard is complete
-	NotEnforced   = "not-enforced"   // it is not, and why
+	NotEnforced   = "not-enforced"   // it is not, and why; without a reason: it is by now
 	KernelRefused = "kernel-refused" // the kernel refused a connection
 	Gone          = "gone"           // a pod's sandbox is: its last counters; the pod may come again, in another
 )

@@ -3,7 +3,6 @@ package gate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -293,110 +292,4 @@ func (g *gate) classify(p *pod, w wish, target class) error {
 	before, err := g.kernel.Counters(p.uid)
 	p.earlier = before.Redirected
 	return err
-}
-
-// guard completes the guard of a pod that the kernel takes for guarded: first
-// what closes ways, then what ends connections that were there before.
-func (g *gate) guard(ctx context.Context, p *pod, w wish) {
-	if w.api.Refuse {
-		p.doors.close()
-	} else if s := g.session(); s != nil {
-		opened, err := g.open(p, s)
-		if err != nil {
-			p.fail(g, "listen", err, w)
-		}
-		if opened {
-			p.covered = false // the programs there know the listeners' port
-		}
-	}
-	if !p.covered {
-		uncovered, err := g.cover(ctx, p)
-		if err != nil {
-			p.fail(g, "cover", err, w)
-			return
-		}
-		p.covered, p.uncovered = true, uncovered
-	}
-	if p.complete {
-		return
-	}
-	n, err := g.kernel.Destroy(ctx, p.uid)
-	if err != nil {
-		p.fail(g, "end earlier connections", err, w)
-		return
-	}
-	p.complete = true
-	if !w.told {
-		g.tell(Event{Kind: Guarded, PodUID: p.uid, Sandbox: p.sandbox.number, Took: time.Since(w.first), Destroyed: n})
-	}
-}
-
-// cover puts programs at the node's ends of the pod's links, and watches for
-// more links.
-func (g *gate) cover(ctx context.Context, p *pod) ([]string, error) {
-	if p.place.Netns == nil {
-		return nil, nil // the hooks at the cgroup are all that there is
-	}
-	if p.unwatch == nil {
-		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // until it is released
-		p.unwatch = cancel
-		g.group.Go(func() error {
-			err := g.kernel.WatchLinks(ctx, p.uid, func() { g.coverAgain(ctx, p) })
-			if err != nil && ctx.Err() == nil {
-				g.log.WithField("pod", p.uid).WithError(err).Warn("The pod's links are not watched")
-			}
-			return nil
-		})
-	}
-	return g.kernel.Cover(p.uid)
-}
-
-// coverAgain covers links that have come since.
-func (g *gate) coverAgain(ctx context.Context, p *pod) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if ctx.Err() != nil || p.class != guarded {
-		return
-	}
-	w, target := g.wishOf(p)
-	uncovered, err := g.kernel.Cover(p.uid)
-	if err != nil {
-		p.fail(g, "cover", err, w)
-		p.covered = false // settle tries again
-	} else {
-		p.uncovered = uncovered
-	}
-	g.tellReasons(p, w, target)
-}
-
-// whyNot lists why the pod is not known, or its guard can be gone around.
-func (p *pod) whyNot(w wish, target class) []string {
-	reasons := slices.Clone(p.failed)
-	if target != guarded {
-		return reasons
-	}
-	reasons = append(reasons, w.api.Privileges...)
-	if w.api.NoRaw {
-		return reasons
-	}
-	if p.place != nil && p.place.Netns == nil {
-		reasons = append(reasons, "it is on the node's network and may make raw packets")
-	}
-	for _, link := range p.uncovered {
-		reasons = append(reasons, fmt.Sprintf("it may make raw packets, and a link has no program at the node's end: %s", link))
-	}
-	return reasons
-}
-
-// tellReasons tells the agent, if there is one, when they have changed.
-func (g *gate) tellReasons(p *pod, w wish, target class) {
-	if g.session() == nil || !p.failing.IsZero() && time.Since(p.failing) < sayAfter {
-		return
-	}
-	reasons := p.whyNot(w, target)
-	if slices.Equal(reasons, p.reasons) {
-		return
-	}
-	p.reasons = reasons
-	g.tell(Event{Kind: NotEnforced, PodUID: p.uid, Reasons: reasons})
 }

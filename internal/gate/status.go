@@ -58,6 +58,7 @@ func (g *gate) statusOf(p *pod) (PodStatus, *sandbox) {
 		UID: p.uid, Namespace: w.sandbox.Namespace, Name: w.sandbox.Name, Known: w.known,
 		Class: p.class.String(), Since: p.since, Took: p.took,
 		Counters: counters, Earlier: p.earlier, Uncovered: p.uncovered, Reasons: p.whyNot(w, target),
+		Refused: p.class == guarded && p.isRefused(w),
 	}
 	if p.sandbox != nil {
 		s.Sandbox = p.sandbox.number
