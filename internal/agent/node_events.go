@@ -46,11 +46,19 @@ func (n *node) hearGuarded(e gate.Event) {
 }
 
 func (n *node) hearNotEnforced(e gate.Event) {
+	if len(e.Reasons) == 0 { // none is left
+		n.view.enforced(e.PodUID)
+		return
+	}
 	if !n.view.unenforced(e.PodUID, e.Reasons) {
 		return // told before
 	}
 	reasons := strings.Join(e.Reasons, "; ")
-	n.announce.Event(e.PodUID, cluster.NotEnforceable, "This pod can go around its guard: "+reasons)
+	message := "This pod can go around its guard: " + reasons
+	if n.o.StrictPods == StrictRefuse {
+		message = "This pod is refused the Targets, as it can go around its guard: " + reasons
+	}
+	n.announce.Event(e.PodUID, cluster.NotEnforceable, message)
 	workload := audit.Workload{UID: e.PodUID}
 	n.witness.describe(&workload, "")
 	n.recorder.put(&audit.Record{Kind: audit.KindAgentDegraded, Workload: &workload, Event: &audit.Event{
