@@ -21,7 +21,10 @@ type Statement struct {
 }
 
 // Relation is a table, view or sequence. Schema is "" where the caller could not resolve it.
-type Relation struct{ Schema, Name string }
+type Relation struct {
+	Schema, Name string
+	Builtin      bool // a harmless catalog that is only read: comes with SELECT
+}
 
 // Function is a function that a statement calls. Schema is "" where the caller could not resolve it.
 type Function struct {

@@ -38,7 +38,7 @@ func policySet(t testing.TB, specs ...string) *Set {
 }
 
 // one is a statement with words, then relations, then functions after a "()".
-// A name without a dot has no known schema; "+f()" is a harmless built-in.
+// A name without a dot has no known schema; "+f()" and "+r" are harmless built-ins.
 func one(operations string, names ...string) Statement {
 	s := Statement{Words: strings.Fields(operations), HasWhere: true}
 	for _, name := range names {
@@ -51,7 +51,7 @@ func one(operations string, names ...string) Statement {
 		if isFunction {
 			s.Functions = append(s.Functions, Function{schema, base, builtin})
 		} else {
-			s.Relations = append(s.Relations, Relation{schema, base})
+			s.Relations = append(s.Relations, Relation{schema, base, builtin})
 		}
 	}
 	return s
@@ -79,6 +79,11 @@ func TestDecide(t *testing.T) {
 		{"what a rule allows passes", []string{reads}, []Statement{one("SELECT", "public.users")}, "allow a/reads"},
 		{"a word that no rule allows", []string{reads}, []Statement{one("DELETE", "public.users")}, "deny a/: no rule allows DELETE"},
 		{"a relation that no rule allows", []string{reads}, []Statement{one("SELECT", "audit.log")}, "deny a/: no rule allows SELECT on audit.log"},
+		{"a harmless catalog comes with SELECT", []string{reads}, []Statement{one("SELECT", "public.users", "+pg_catalog.pg_type")}, "allow a/reads"},
+		{
+			"and can be denied", []string{reads, `rules: [{name: types, deny: [SELECT], relations: ["pg_catalog.*"]}]`},
+			[]Statement{one("SELECT", "+pg_catalog.pg_type")}, "deny b/types: SELECT denied",
+		},
 		{"every relation must be covered", []string{reads}, []Statement{one("SELECT", "public.users", "audit.log")}, "deny a/: no rule allows SELECT on audit.log"},
 		{"every word must be covered", []string{reads}, []Statement{one("DELETE SELECT", "public.users")}, "deny a/: no rule allows DELETE"},
 		{
@@ -306,7 +311,7 @@ func TestConditions(t *testing.T) {
 	rows := one("UPDATE", "public.users")
 	rows.ReturnsRows = true
 	dottedNames := one("UPDATE")
-	dottedNames.Relations = []Relation{{"", "public.users"}, {"A", `b"c`}, {"größe", "b$1"}}
+	dottedNames.Relations = []Relation{{Name: "public.users"}, {Schema: "A", Name: `b"c`}, {Schema: "größe", Name: "b$1"}}
 	for _, row := range []struct {
 		name      string
 		when      string

@@ -25,7 +25,8 @@
 // package does not know counts as UNKNOWN.
 //
 // Built-in functions that are harmless come with SELECT: a rule that allows
-// SELECT covers them. The word SESSION comes with any allow rule that holds
+// SELECT covers them, and the catalogs in which drivers look types up when they
+// are only read. The word SESSION comes with any allow rule that holds
 // for the database, and a request without a statement (an empty query, which
 // drivers use to see whether a connection lives) counts as SESSION.
 //

@@ -71,6 +71,9 @@ func (r *rule) uncoveredRelation(s *Statement) *Relation {
 	}
 	for i := range s.Relations {
 		n := &s.Relations[i]
+		if n.Builtin && r.words&wordSelect != 0 {
+			continue
+		}
 		if !slices.ContainsFunc(r.relations, func(p pattern) bool { return p.covers(n.Schema, n.Name) }) {
 			return n
 		}

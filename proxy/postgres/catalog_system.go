@@ -1,6 +1,18 @@
 package postgres
 
-import "slices"
+import (
+	"slices"
+
+	"postern.dev/postern/internal/policy"
+)
+
+// describesTypes tells the catalogs in which drivers look up how types are called
+// and made, mostly on their own (psycopg's TypeInfo, asyncpg, SQLAlchemy's
+// dialects). They hold names and numbers, of which rows' descriptions tell too.
+// Those of columns and of code are not among them.
+func describesTypes(r policy.Relation) bool {
+	return r.Schema == catalogSchema && slices.Contains([]string{"pg_type", "pg_range", "pg_enum", "pg_namespace", "pg_collation"}, r.Name)
+}
 
 // holdsCopies tells the columns of pg_catalog and information_schema in which values of users' columns, or
 // credentials, can be read. Of the relations here, those columns are listed that hold

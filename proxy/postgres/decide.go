@@ -306,8 +306,12 @@ func unknown(why string) *sql.Statement {
 
 func policyStatement(st *sql.Statement, path *searchPath) policy.Statement {
 	p := policy.Statement{Words: st.Words, Unknown: st.Unknown, HasWhere: st.HasWhere, ReturnsRows: st.ReturnsRows}
+	onlyReads := !slices.ContainsFunc(st.Words, func(word string) bool { return word != sql.Select })
 	for _, r := range st.Relations {
-		p.Relations = append(p.Relations, path.places(r)...)
+		for _, place := range path.places(r) {
+			place.Builtin = onlyReads && describesTypes(place)
+			p.Relations = append(p.Relations, place)
+		}
 	}
 	for _, f := range st.Functions {
 		p.Functions = append(p.Functions, policy.Function{Schema: f.Schema, Name: f.Name, Builtin: f.Builtin})

@@ -20,12 +20,12 @@ func TestNamesWithoutASchemaAreLookedForOnTheSearchPath(t *testing.T) {
 		want     string // places
 		recorded string
 	}{
-		{"one schema", usual, sql.Relation{Name: "users"}, "[{public users}]", "public.users"},
-		{"written with its schema", usual, sql.Relation{Schema: "app", Name: "users"}, "[{app users}]", "app.users"},
-		{"like a system relation", usual, sql.Relation{Name: "pg_class"}, "[{pg_catalog pg_class} {public pg_class}]", "pg_class"},
-		{"several schemas", &searchPath{schemas: []string{"app", "pg_catalog", "public"}}, sql.Relation{Name: "users"}, "[{app users} {public users}]", "users"},
-		{"path not known", nil, sql.Relation{Name: "users"}, "[{ users}]", "users"},
-		{"empty path", &searchPath{schemas: []string{"pg_catalog"}}, sql.Relation{Name: "users"}, "[{ users}]", "users"},
+		{"one schema", usual, sql.Relation{Name: "users"}, "[{public users false}]", "public.users"},
+		{"written with its schema", usual, sql.Relation{Schema: "app", Name: "users"}, "[{app users false}]", "app.users"},
+		{"like a system relation", usual, sql.Relation{Name: "pg_class"}, "[{pg_catalog pg_class false} {public pg_class false}]", "pg_class"},
+		{"several schemas", &searchPath{schemas: []string{"app", "pg_catalog", "public"}}, sql.Relation{Name: "users"}, "[{app users false} {public users false}]", "users"},
+		{"path not known", nil, sql.Relation{Name: "users"}, "[{ users false}]", "users"},
+		{"empty path", &searchPath{schemas: []string{"pg_catalog"}}, sql.Relation{Name: "users"}, "[{ users false}]", "users"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			if got := fmt.Sprint(row.path.places(row.relation)); got != row.want {
@@ -54,6 +54,9 @@ func TestSearchPathDecidesWhatAPolicyIsAskedAbout(t *testing.T) {
 		{"found in the one schema", "SELECT * FROM notes", ""},
 		{"written with it", "SELECT * FROM public.notes", ""},
 		{"of another schema", "SELECT * FROM hidden.notes", "42501"},
+		{"a driver's look at a type", "SELECT oid, typarray FROM pg_type t WHERE t.oid = to_regtype('hstore')", ""},
+		{"that is more than a look", "DELETE FROM pg_type", "42501"},
+		{"a catalog of columns", "SELECT attname FROM pg_attribute", "42501"},
 		{"the path is moved", "SET search_path = hidden", ""},
 		{"and the name could mean anything", "SELECT * FROM notes", "42501"},
 		{"but not with its schema", "SELECT * FROM public.notes", ""},
