@@ -26,13 +26,28 @@ type Image struct {
 	Key  string // changes when the image does
 }
 
-// Product builds Postern's own image.
+// Product builds Postern's own image, as its Dockerfile has it.
 func (b Builder) Product(ctx context.Context) (Image, error) {
 	binary, err := b.product(ctx)
 	if err != nil {
 		return Image{}, fmt.Errorf("build the product: %w", err)
 	}
-	return b.single(layout.ImageProduct, "postern", file{"/postern", binary, 0o755}, nil)
+	r, err := readRecipe(filepath.Join(b.Root, "deploy", "Dockerfile"), map[string]string{"TARGETARCH": "amd64", "VERSION": "dev", "REVISION": "unknown"})
+	if err != nil {
+		return Image{}, err
+	}
+	var files []file
+	for _, c := range r.copies {
+		if c[0] != "postern-linux-amd64" {
+			return Image{}, fmt.Errorf("build the product's image: the Dockerfile copies %s, which nobody makes", c[0])
+		}
+		files = append(files, file{c[1], binary, 0o755})
+	}
+	layer, err := b.files("postern", files)
+	if err != nil {
+		return Image{}, err
+	}
+	return b.assemble(layout.ImageProduct, "postern", r.config, layer)
 }
 
 // All builds every program and every image, the product's first.
