@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"syscall"
 	"time"
@@ -41,6 +42,7 @@ func newAgentGate() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Socket, "socket", "/run/postern/gate.sock", "where the agent finds the gate")
+	f.StringVar(&o.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "Postern's own namespace, whose pods are never refused for being unknown")
 	f.Uint32Var(&o.AgentUID, "agent-uid", 65532, "the agent's user")
 	f.StringVar(&o.State, "state-dir", defaultStateDir, "folder for what has to outlive the gate")
 	f.StringVar(&o.Cgroups, "cgroup-root", "", "where the node's cgroup v2 hierarchy is mounted (default: found)")

@@ -30,6 +30,14 @@
 // cannot name a path, a namespace or a process; a guarded pod stays guarded
 // whatever it says; no frame or number of frames ends the gate.
 //
+// # Pods that nobody knows
+//
+// A pod is unknown, and refused Targets, until the agent has listed it: what guards
+// it may be its namespace. A runtime that tells of pods (NRI) is believed at once that
+// one is guarded, by its label or a namespace of which the agent has spoken, and that
+// one is of kube-system or Postern's own namespace and is not: there would be no agent
+// to speak of it. Without such a runtime these too are unknown until they are listed.
+//
 // # When the agent is away
 //
 // Its connection ends, every pod's listeners close at once, and the kernel

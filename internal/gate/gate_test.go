@@ -2,7 +2,6 @@ package gate
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,10 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/containerd/nri/pkg/adaptation"
-	"github.com/containerd/nri/pkg/api"
 	"github.com/vishvananda/netlink"
 )
 
@@ -171,52 +167,6 @@ func TestGateThatIsKilledLeavesTheGuard(t *testing.T) {
 	a.guard(t, p, other, late)
 	p.expect(t, "under the next gate", p.proxied())
 	late.expect(t, "from a pod that the next agent knows", directReply)
-}
-
-func TestPodIsClassifiedBeforeItsContainersStart(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "nri.sock")
-	n := newNode(t, func(o *Options) { o.NRI, o.Hold = socket, time.Minute })
-	sync := func(ctx context.Context, tell adaptation.SyncCB) error {
-		_, err := tell(ctx, nil, nil)
-		return err
-	}
-	update := func(context.Context, []*api.ContainerUpdate) ([]*api.ContainerUpdate, error) { return nil, nil }
-	r, err := adaptation.New("containerd", "v2.0.0", sync, update, adaptation.WithSocketPath(socket),
-		adaptation.WithPluginPath(t.TempDir()), adaptation.WithPluginConfigPath(t.TempDir()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Stop)
-	a := n.newAgent(t)
-	a.tell(t, order{Guard: &guardedSet})
-	a.tell(t, order{Namespaces: []string{"guarded"}})
-	eventually(t, "a gate at the runtime", func() bool { return strings.Contains(n.log.String(), "Started plugin") })
-	r.BlockPluginSync().Unblock()
-
-	run := func(change func(*api.PodSandbox)) *testPod {
-		p := n.newPod(t)
-		sandbox := &api.PodSandbox{
-			Id: p.container(0), Uid: p.UID, Name: p.Name, Namespace: p.Namespace, Pid: uint32(p.sandbox.Process.Pid),
-			Linux: &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "network", Path: "/var/run/netns/gone"}}},
-			Ips:   []string{p.IPs[0].String()},
-		}
-		change(sandbox)
-		if err := r.RunPodSandbox(t.Context(), &api.RunPodSandboxRequest{Pod: sandbox}); err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	p := run(func(s *api.PodSandbox) { s.Labels = map[string]string{guardLabel: "true"} })
-	p.expect(t, "at once, by its label", p.proxied())
-	p = run(func(s *api.PodSandbox) { s.Namespace = "guarded" })
-	p.expect(t, "at once, by its namespace", p.proxied())
-	p = run(func(s *api.PodSandbox) { s.Labels = map[string]string{guardLabel: "false"} })
-	p.expect(t, "of which the agent has not heard", refused)
-	a.pods(t, p)
-	p.expect(t, "when the agent has", directReply)
 }
 
 func TestWhatCannotBeEnforcedIsSaid(t *testing.T) {

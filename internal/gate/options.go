@@ -17,15 +17,16 @@ import (
 
 // Options say where a gate runs. Paths are as this process sees them.
 type Options struct {
-	Socket   string        // where the agent finds the gate
-	AgentUID uint32        // the agent's user; never 0
-	State    string        // folder for what has to outlive the gate
-	Cgroups  string        // where the whole cgroup v2 hierarchy is mounted; empty: found
-	Pods     string        // the pods' cgroup below it; empty: found
-	Kubelet  string        // the kubelet's folder
-	NRI      string        // the container runtime's NRI socket; empty: the runtime is not asked
-	Hold     time.Duration // how long the runtime may be held before it starts a pod's containers
-	Log      logrus.FieldLogger
+	Socket    string        // where the agent finds the gate
+	AgentUID  uint32        // the agent's user; never 0
+	State     string        // folder for what has to outlive the gate
+	Cgroups   string        // where the whole cgroup v2 hierarchy is mounted; empty: found
+	Pods      string        // the pods' cgroup below it; empty: found
+	Kubelet   string        // the kubelet's folder
+	NRI       string        // the container runtime's NRI socket; empty: the runtime is not asked
+	Hold      time.Duration // how long the runtime may be held before it starts a pod's containers
+	Namespace string        // Postern's own: see spares; empty: there is none
+	Log       logrus.FieldLogger
 }
 
 // check answers all mistakes at once.

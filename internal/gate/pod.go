@@ -49,6 +49,7 @@ type pod struct {
 	mu        sync.Mutex // held while something is done about the pod
 	inherited bool       // the kernel knows it of an earlier gate
 	place     *workload.Place
+	foundBy   string   // the runtime's word for the sandbox, when the place was found
 	sandbox   *sandbox // nil: its class is unknown
 	class     class
 	since     time.Time
@@ -79,6 +80,7 @@ type wish struct {
 	known   bool             // the agent lists it
 	sandbox workload.Sandbox // what the runtime told
 	stopped bool             // and that it has ended
+	spared  bool             // and that it is of a namespace that is never refused for being unknown
 	cgroup  string           // its folder; empty: it has none
 	sticky  bool             // it was guarded once
 	told    bool             // Guarded was an event of an earlier gate
@@ -122,10 +124,21 @@ func (w wish) target(guardedNamespaces []string) class {
 	switch {
 	case w.sticky, w.known && w.api.Guarded, isGuarded(w.sandbox.Labels), slices.Contains(guardedNamespaces, namespace):
 		return guarded
-	case w.known:
+	case w.known, w.spared:
 		return plain
 	}
 	return unknown // the runtime does not know all that guards a pod
+}
+
+// systemNamespace is where the cluster itself runs.
+const systemNamespace = "kube-system"
+
+// spares tells whether a pod of a namespace is plain until the agent speaks of it,
+// unless what is known says that it is guarded: without these pods there is no
+// cluster, and no agent that speaks. The namespace is the runtime's word: without it
+// such a pod is unknown, as all are, until the agent has listed it.
+func (g *gate) spares(namespace string) bool {
+	return namespace == systemNamespace || namespace != "" && namespace == g.o.Namespace
 }
 
 // guardLabel is internal/cluster's; its value matters here only so far.
@@ -205,8 +218,8 @@ func (p *pod) leave(g *gate, w wish) {
 		p.release(g)
 		return
 	}
-	if p.place == nil || w.cgroup == p.place.Cgroup && p.place.IsThere() &&
-		(w.sandbox.ID == "" || p.place.Sandbox == "" || w.sandbox.ID == p.place.Sandbox) {
+	same := w.sandbox.ID == "" || p.place != nil && (p.place.Sandbox == "" || w.sandbox.ID == p.place.Sandbox || w.sandbox.ID == p.foundBy)
+	if p.place == nil || same && w.cgroup == p.place.Cgroup && p.place.IsThere() {
 		return
 	}
 	p.release(g)
@@ -265,7 +278,7 @@ func (g *gate) classify(p *pod, w wish, target class) error {
 		if err := g.own(place, p.uid); err != nil {
 			return errors.Join(err, place.Close())
 		}
-		p.place = &place
+		p.place, p.foundBy = &place, w.sandbox.ID
 	}
 	if err := p.place.Prove(w.wanted(p.uid).IPs); err != nil {
 		p.release(g)

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"postern.dev/postern/internal/workload"
@@ -10,8 +11,10 @@ import (
 // sandboxes takes the container runtime's word for pods: [workload.Sandboxes].
 type sandboxes struct{ gate *gate }
 
-// Present is what there is when the runtime comes.
+// Present is what there is when the runtime comes: of a pod whose sandbox was
+// replaced the old one too, which has no process, until the kubelet removes it.
 func (r sandboxes) Present(ctx context.Context, all []workload.Sandbox) {
+	slices.SortStableFunc(all, func(a, b workload.Sandbox) int { return min(a.PID, 1) - min(b.PID, 1) }) // the last one counts
 	for _, s := range all {
 		r.gate.learn(s)
 	}
@@ -94,7 +97,7 @@ func (g *gate) learn(s workload.Sandbox) *pod {
 		p = newPod(s.UID, time.Now())
 		g.pods[s.UID] = p
 	}
-	p.wish.sandbox, p.wish.stopped = s, false
+	p.wish.sandbox, p.wish.stopped, p.wish.spared = s, false, g.spares(s.Namespace)
 	g.stick(p)
 	return p
 }
