@@ -88,6 +88,11 @@ type NodeTarget struct {
 	// Why the last log-in failed; absent: it did not.
 	// +kubebuilder:validation:MaxLength=1024
 	LoginError string `json:"loginError,omitempty"`
+	// What the Target names and this node misses: Services, Secrets, and why.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=1024
+	Missing []string `json:"missing,omitempty"`
 	// Sensitive columns that are on the server, as the Target's spec writes them.
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=1000
@@ -104,6 +109,11 @@ type NodePolicy struct {
 	Name string `json:"name"`
 	// How many guarded pods of the node match it.
 	Pods int32 `json:"pods"`
+	// What the policy names and this node misses: its Secret, and why.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:MaxLength=1024
+	Missing []string `json:"missing,omitempty"`
 }
 
 // NodeRejection is an object that an agent does not accept.

@@ -18,6 +18,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Verified",type=string,JSONPath=`.status.conditions[?(@.type=="VerifiedTLS")].status`
 // +kubebuilder:printcolumn:name="Last log-in",type=date,JSONPath=`.status.lastLogin`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="References",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="References")].status`
+// +kubebuilder:printcolumn:name="Sensitive",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Sensitive")].status`
 // +kubebuilder:printcolumn:name="Services",type=string,priority=1,JSONPath=`.spec.services[*].name`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].message`
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')",message="the name must be at most 63 of a-z, 0-9 and -"
@@ -31,6 +33,7 @@ type Target struct {
 
 	hosts     hosts     `json:"-"`
 	sensitive Sensitive `json:"-"`
+	source    Source    `json:"-"` // as the author wrote it; "": not at all
 	digest    digest    `json:"-"`
 }
 
@@ -85,7 +88,7 @@ type TargetSpec struct {
 	Sensitive []SensitiveRule `json:"sensitive,omitempty"`
 	// Refuse the Target to pods that are not guarded, too; in a cluster only.
 	Exclusive bool `json:"exclusive,omitempty"`
-	// The network namespace from which Postern dials: pod (default in a cluster) or node (default of postern run, and with weaker than verified TLS).
+	// The network namespace from which Postern dials: pod (default in a cluster) or node (default of postern run, with weaker than verified TLS, and for pods of a service mesh).
 	Source Source `json:"source,omitempty"`
 }
 

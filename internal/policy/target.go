@@ -76,6 +76,18 @@ func (t *Target) ServerName(addr netip.Addr) string {
 	return ""
 }
 
+// DialsFrom is the network namespace from which Postern dials for a pod.
+//
+// Shape: meshed tells that the pod's traffic goes through a service mesh, which
+// would take what Postern dials there for the pod's own. It counts where the author
+// wrote no source.
+func (t *Target) DialsFrom(meshed bool) Source {
+	if meshed && t.source == "" {
+		return SourceNode
+	}
+	return t.Spec.Source
+}
+
 // Verified tells that the server is proven before a credential leaves.
 func (t *Target) Verified() bool { return t.Spec.TLS.Mode == VerifyFull }
 
@@ -146,6 +158,7 @@ func (t *Target) checkServices(d *document) {
 // in its own namespace, so that what no TLS proves never leaves from there.
 func (t *Target) checkSource(d *document) {
 	source := &t.Spec.Source
+	t.source = *source
 	switch {
 	case *source == SourcePod && d.place == Host:
 		d.needs(Cluster, "spec.source", "take it away")

@@ -304,3 +304,21 @@ func TestPatternsNameTheColumnsOfTheServer(t *testing.T) {
 		}
 	}
 }
+
+func TestMeshedPodsAreDialledForFromTheNodeUnlessSourceIsWritten(t *testing.T) {
+	for source, want := range map[string][2]Source{ // without a mesh, with one
+		"":                 {SourcePod, SourceNode},
+		`"source":"pod",`:  {SourcePod, SourcePod},
+		`"source":"node",`: {SourceNode, SourceNode},
+	} {
+		set, rejected, err := Compile([]Document{{Name: "Target/db", JSON: []byte(`{"apiVersion":"postern.dev/v1alpha1","kind":"Target",
+			"metadata":{"name":"db"},"spec":{"protocol":"postgres",` + source + `"hosts":["db.internal"],"credential":{"secret":"login"}}}`)}})
+		if err != nil || len(rejected) > 0 {
+			t.Fatal(err, rejected)
+		}
+		target := set.Targets()[0]
+		if got := [2]Source{target.DialsFrom(false), target.DialsFrom(true)}; got != want {
+			t.Errorf("got %v with %q, want %v", got, source, want)
+		}
+	}
+}
