@@ -151,7 +151,7 @@ func (n *node) newHandler() (*postgres.Handler, error) {
 		Policy: n.policy.Load, Targets: n.targets, Identifier: n.witness, Credentials: n.logins,
 		Parser: n.parser, CA: ca, Metrics: n.metrics, Log: n.o.Log, MaxSessions: nodeSessions, LoggedIn: n.view.loggedIn,
 		Dial: func(ctx context.Context, origin proxy.Origin, to proxy.Destination) (net.Conn, error) {
-			return dial(ctx, n.link, origin, to)
+			return dial(ctx, n.link, origin, n.pods.mesh(origin.Workload.UID) != "", to)
 		},
 	})
 }

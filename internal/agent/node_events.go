@@ -41,6 +41,9 @@ func (n *node) hearGuarded(e gate.Event) {
 	if e.Destroyed > 0 {
 		message += fmt.Sprintf("; %d earlier ones were ended", e.Destroyed)
 	}
+	if mesh := n.pods.mesh(e.PodUID); mesh != "" {
+		message += "; it is in a mesh (" + mesh + "), so that Postern dials from the node where a Target names no source"
+	}
 	n.announce.Event(e.PodUID, cluster.Guarded, message)
 	n.o.Log.WithField("pod", e.PodUID).WithField("took", e.Took).Debug("Pod guarded")
 }

@@ -51,12 +51,12 @@ type dialler interface {
 	Dial(ctx context.Context, podUID string, to netip.AddrPort) (net.Conn, error)
 }
 
-// dial is [postgres.Dial]: from where the Target says.
-func dial(ctx context.Context, from dialler, origin proxy.Origin, to proxy.Destination) (net.Conn, error) {
+// dial is [postgres.Dial]: from where the Target says, for a pod that may be meshed.
+func dial(ctx context.Context, from dialler, origin proxy.Origin, meshed bool, to proxy.Destination) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	uid := ""
-	if to.Target.Spec.Source == policy.SourcePod {
+	if to.Target.DialsFrom(meshed) == policy.SourcePod {
 		uid = origin.Workload.UID
 	}
 	return from.Dial(ctx, uid, to.Address)

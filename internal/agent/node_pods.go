@@ -75,6 +75,15 @@ func (p *pods) find(uid string) (*pod, bool) {
 	return one, ok
 }
 
+// mesh names the mesh that a pod is in, empty for none.
+func (p *pods) mesh(uid string) string {
+	one, ok := p.find(uid)
+	if !ok {
+		return ""
+	}
+	return one.Mesh
+}
+
 // await finds a pod of which the cluster may tell in a moment: its first process
 // can be faster than the API server.
 func (p *pods) await(ctx context.Context, uid string) (*pod, bool) {

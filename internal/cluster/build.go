@@ -68,7 +68,7 @@ func (b *builder) build(in inputs, dirty map[string]bool) (*Snapshot, error) {
 	if dirty["pods"] || dirty["namespaces"] {
 		var spaces map[string]guard
 		spaces, next.GuardedNamespaces = guardedNamespaces(in.namespaces)
-		next.Pods = b.pods(in.pods, spaces)
+		next.Pods = b.pods(in.pods, spaces, meshModes(in.namespaces))
 	}
 	if dirty["services"] || dirty["endpointslices"] || dirty["nodes"] {
 		services := joined(in)
@@ -106,8 +106,19 @@ func guardedNamespaces(namespaces []*metav1.PartialObjectMetadata) (map[string]g
 	return all, names
 }
 
+// meshModes are the namespaces' words about a mesh without sidecars, by name.
+func meshModes(namespaces []*metav1.PartialObjectMetadata) map[string]string {
+	all := make(map[string]string)
+	for _, n := range namespaces {
+		if mode, ok := n.Labels[meshMode]; ok {
+			all[n.Name] = mode
+		}
+	}
+	return all
+}
+
 // pods decides which of the node's pods are guarded, and drops those that have ended.
-func (b *builder) pods(pods []*corev1.Pod, namespaces map[string]guard) []Pod {
+func (b *builder) pods(pods []*corev1.Pod, namespaces map[string]guard, modes map[string]string) []Pod {
 	// Two may claim one UID, as a mirror pod may be imitated: the elder has it.
 	slices.SortFunc(pods, func(x, y *corev1.Pod) int {
 		if c := x.CreationTimestamp.Compare(y.CreationTimestamp.Time); c != 0 {
@@ -132,6 +143,7 @@ func (b *builder) pods(pods []*corev1.Pod, namespaces map[string]guard) []Pod {
 		}
 		taken[pod.UID] = true
 		pod.Guarded, pod.Protocols = g.on, g.protocols
+		pod.Mesh = meshOf(p, modes[p.Namespace])
 		out = append(out, pod)
 	}
 	b.guards = guards // those of pods that are gone go

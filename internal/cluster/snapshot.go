@@ -30,6 +30,7 @@ type Pod struct {
 	Guarded        bool
 	Protocols      []string // what is guarded; empty: everything
 	HostNetwork    bool
+	Mesh           string       // that takes what is dialled in the pod's namespace; empty: none
 	IPs            []netip.Addr // the first is the primary one; empty before the sandbox is there
 	// TokenVolume and TokenFile are the projected volume, and the path within it,
 	// of a service account's token with the audience postern; empty: none.

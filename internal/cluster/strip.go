@@ -15,10 +15,10 @@ import (
 func strip(object any) (any, error) {
 	switch o := object.(type) {
 	case *corev1.Pod:
-		o.ObjectMeta = essential(o.ObjectMeta, o.Labels, pick(o.Annotations, corev1.MirrorPodAnnotationKey))
+		o.ObjectMeta = essential(o.ObjectMeta, o.Labels, meshNotes(o.Annotations, pick(o.Annotations, corev1.MirrorPodAnnotationKey)))
 		stripPod(&o.Spec)
 	case *metav1.PartialObjectMetadata:
-		o.ObjectMeta = essential(o.ObjectMeta, pick(o.Labels, GuardLabel), nil)
+		o.ObjectMeta = essential(o.ObjectMeta, pick(o.Labels, GuardLabel, meshMode), nil)
 	case *corev1.Node:
 		o.ObjectMeta = essential(o.ObjectMeta, nil, nil)
 		o.Spec = corev1.NodeSpec{PodCIDRs: o.Spec.PodCIDRs}
@@ -50,12 +50,17 @@ func essential(m metav1.ObjectMeta, labels, annotations map[string]string) metav
 	}
 }
 
-func pick(from map[string]string, key string) map[string]string {
-	value, ok := from[key]
-	if !ok {
-		return nil
+func pick(from map[string]string, keys ...string) map[string]string {
+	var picked map[string]string
+	for _, key := range keys {
+		if value, ok := from[key]; ok {
+			if picked == nil {
+				picked = make(map[string]string, len(keys))
+			}
+			picked[key] = value
+		}
 	}
-	return map[string]string{key: value}
+	return picked
 }
 
 // stripPod empties what may be large, or secret, in a pod: its environment and commands.
