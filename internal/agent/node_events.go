@@ -34,9 +34,10 @@ func (n *node) listen(events <-chan gate.Event) {
 	}
 }
 
+// hearGuarded hears of a guard that is complete: one that can be gone around may be,
+// and is told of before.
 func (n *node) hearGuarded(e gate.Event) {
 	n.gauges.Guarded(e.Took)
-	n.view.enforced(e.PodUID)
 	message := "Connections to Targets go through Postern"
 	if e.Destroyed > 0 {
 		message += fmt.Sprintf("; %d earlier ones were ended", e.Destroyed)
