@@ -48,16 +48,16 @@ func arm(k guards, at redirect.NodeState, known state, o ArmOptions) error {
 		o.Log.Info("The node is armed already")
 		return nil
 	}
-	now, err := armNow(at.Pods)
+	now, err := armNow(at.Pods, "")
 	if err != nil {
 		return err
 	}
-	if err := k.Set(known.Guarded); err != nil {
+	known.Armed = &now // noted first: see gate.arm
+	if err := errors.Join(known.write(o.State), k.Set(known.Guarded)); err != nil {
 		return err
 	}
 	o.Log.WithField("guards", len(known.Guarded.Guards)).Info("Armed")
-	known.Armed = &now
-	return known.write(o.State)
+	return nil
 }
 
 // Uninstall takes the programs of this node from it, and what the gate wrote

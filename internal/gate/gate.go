@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -33,6 +34,7 @@ type gate struct {
 	kernel  kernel
 	finder  finder
 	podsDir string                                   // folder of the pods' cgroup
+	ownUID  string                                   // of this gate's own pod; empty: it is in none
 	beside  func(pid int) (cgroup string, err error) // of an agent; refuses what is not of this gate's pod
 	company *company
 	group   errgroup.Group
@@ -40,6 +42,7 @@ type gate struct {
 	nri     atomic.Bool
 	numbers atomic.Uint64 // of sandboxes, given so far
 	save    chan struct{} // something of state has changed
+	writing sync.Mutex    // held while state is written
 
 	nodeSockets *bucket // sockets in the node's own namespace: the share of all pods with source node
 
@@ -142,23 +145,35 @@ func (g *gate) snapshot() state {
 	return s
 }
 
-// restore begins with what an earlier gate knew; inherited are the pods that the
-// kernel knows.
-func (g *gate) restore(s state, inherited []string) {
+// restore begins with what an earlier gate knew: by what it wrote down, and by what
+// the kernel knows, which is more if it could not write any more.
+func (g *gate) restore(s state) error {
+	inherited, err := g.kernel.Pods()
+	if err != nil {
+		return err
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.guarded, g.fed, g.namespaces, g.armed = s.Guarded, s.Fed, s.GuardedNamespaces, s.Armed
+	sticky := slices.Clone(s.GuardedPods)
 	for _, uid := range inherited {
-		p := newPod(uid, g.started)
-		p.inherited = true
-		g.pods[uid] = p
+		g.pods[uid] = newPod(uid, g.started)
+		g.pods[uid].inherited = true
+		is, err := g.kernel.Class(uid)
+		if err != nil && !errors.Is(err, redirect.ErrUnknownPod) {
+			return err
+		}
+		if is == redirect.ClassGuarded {
+			sticky = append(sticky, uid)
+		}
 	}
-	for _, uid := range s.GuardedPods {
+	for _, uid := range sticky {
 		if g.pods[uid] == nil {
 			g.pods[uid] = newPod(uid, g.started)
 		}
 		g.pods[uid].wish.sticky, g.pods[uid].wish.told = true, true
 	}
+	return nil
 }
 
 // setGuarded replaces what is guarded.
@@ -185,26 +200,29 @@ func (g *gate) setGuarded(ctx context.Context, to redirect.Guarded) error {
 	})
 }
 
-// arm says what is guarded, and notes when that was first said since the boot.
+// arm says what is guarded, and notes when that was first said since the boot. It is
+// noted first: a gate that dies in between leaves the programs without Targets, and
+// the next one does not believe the note then.
 func (g *gate) arm(to redirect.Guarded) error {
 	g.mu.Lock()
 	unarmed := g.armed == nil
 	g.mu.Unlock()
-	var now armed
-	var err error
-	if unarmed {
-		if now, err = armNow(g.podsDir); err != nil {
-			return err
-		}
+	if !unarmed {
+		return g.kernel.Set(to)
 	}
-	if err := g.kernel.Set(to); err != nil {
+	now, err := armNow(g.podsDir, g.ownUID)
+	if err != nil {
 		return err
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if unarmed {
-		g.armed = &now
-		g.changed()
+	g.armed = &now
+	g.mu.Unlock()
+	g.write()
+	if err := g.kernel.Set(to); err != nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.armed = nil
+		return err
 	}
 	return nil
 }
@@ -341,9 +359,16 @@ func (g *gate) saver(ctx context.Context) error {
 			return nil
 		case <-g.save:
 		}
-		if err := g.snapshot().write(g.o.State); err != nil {
-			g.log.WithError(err).Error("What is guarded is not written down: after a reboot it is what was written last")
-		}
+		g.write()
+	}
+}
+
+// write writes the state down.
+func (g *gate) write() {
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	if err := g.snapshot().write(g.o.State); err != nil {
+		g.log.WithError(err).Error("What is guarded is not written down: after a reboot it is what was written last")
 	}
 }
 

@@ -34,6 +34,7 @@ type guards interface {
 // classes say which pods are guarded.
 type classes interface {
 	Classify(redirect.Pod) error
+	Class(uid string) (redirect.Class, error)
 	Forget(uid string) error
 	Destroy(ctx context.Context, uid string) (int, error)
 }

@@ -40,8 +40,8 @@ type Status struct {
 	NRI               bool               `json:"nri"` // the runtime tells of pods before their containers start
 	Programs          redirect.NodeState `json:"programs"`
 	Since             time.Time          `json:"since"`              // the gate's start
-	Armed             time.Time          `json:"armed,omitzero"`     // since when Targets are guarded on this node; zero: not yet
-	Unarmed           time.Duration      `json:"unarmed,omitempty"`  // how long pods ran before that
+	Armed             time.Time          `json:"armed,omitzero"`     // since when Targets are guarded in this boot, under whatever gate; zero: not yet
+	Unarmed           time.Duration      `json:"unarmed,omitempty"`  // how long pods ran before Armed; it goes with Armed, and is not to be added up
 	Alone             time.Time          `json:"alone,omitzero"`     // since when no other gate is on the node; zero: one is, in an upgrade
 	Counters          *redirect.Counters `json:"counters,omitempty"` // of pods that nobody knew
 }

@@ -104,14 +104,13 @@ func (g *gate) prepare(at redirect.NodeState, known state) error {
 		return err
 	}
 	g.beside = func(pid int) (string, error) { return workload.Beside(own, pid) }
-	inherited, err := g.kernel.Pods()
-	if err != nil {
+	g.ownUID, _, _ = workload.ParseCgroup(own)
+	if err := known.boot(at); err != nil {
 		return err
 	}
-	if !at.Fed {
-		known.Armed = nil // it was in another boot
+	if err := g.restore(known); err != nil {
+		return err
 	}
-	g.restore(known, inherited)
 	if known.Fed && !at.Fed {
 		return g.arm(known.Guarded)
 	}

@@ -313,6 +313,30 @@ func (n *Node) Pods() (uids []string, err error) {
 	return uids, nil
 }
 
+// Class is what the programs take a pod for, whichever process said so.
+//
+// Errors: [ErrUnknownPod].
+func (n *Node) Class(uid string) (Class, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m, err := n.find(uid)
+	if err != nil {
+		return 0, err
+	}
+	if m == nil {
+		return 0, fmt.Errorf("pod %s: %w", uid, ErrUnknownPod)
+	}
+	for _, in := range n.keysOf(m) {
+		var got bpf.RedirectPod
+		if err := in.m.Lookup(in.key, &got); err == nil {
+			return Class(got.Class), nil
+		} else if !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return 0, fmt.Errorf("read pods: %w", err)
+		}
+	}
+	return Class(m.pod.Class), nil
+}
+
 // find finds a pod of this process, or what the maps hold of it. Another process
 // may have forgotten it meanwhile, and given its index away.
 func (n *Node) find(uid string) (*member, error) {

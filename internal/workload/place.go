@@ -291,15 +291,19 @@ func first(dir string) (process, error) {
 // FirstStart is when the oldest process of all pods was started, since boot; false
 // when there is none.
 //
-// Shape: dir is the cgroup that the kubelet puts pods in.
-func FirstStart(dir string) (time.Duration, bool, error) {
+// Shape: dir is the cgroup that the kubelet puts pods in; the pod of UID but does not
+// count.
+func FirstStart(dir, but string) (time.Duration, bool, error) {
 	pods, err := PodCgroups(dir)
 	if err != nil {
 		return 0, false, err
 	}
 	var earliest uint64
 	found := false
-	for _, pod := range pods {
+	for uid, pod := range pods {
+		if uid == but {
+			continue
+		}
 		p, err := first(pod)
 		if err != nil {
 			return 0, false, err

@@ -285,7 +285,7 @@ func TestPathsOnTheNodeAreTheNodesOwn(t *testing.T) {
 
 func TestFirstStartIsTheOldestProcessOfAllPods(t *testing.T) {
 	pods := testenv.NewCgroup(t)
-	if _, found, err := FirstStart(pods.Path); err != nil || found {
+	if _, found, err := FirstStart(pods.Path, ""); err != nil || found {
 		t.Fatalf("got one (%v, %v), want none", found, err)
 	}
 	dir := filepath.Join(pods.Path, "pod"+uidA)
@@ -298,9 +298,12 @@ func TestFirstStartIsTheOldestProcessOfAllPods(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	got, found, err := FirstStart(pods.Path)
+	got, found, err := FirstStart(pods.Path, "")
 	want, _ := started(cmd.Process.Pid)
 	if err != nil || !found || ticksOf(got) != want {
 		t.Errorf("got %v (%v, %v), want %d ticks", got, found, err, want)
+	}
+	if got, found, err := FirstStart(pods.Path, uidA); err != nil || found {
+		t.Errorf("got %v (%v, %v) but for that pod, want none", got, found, err)
 	}
 }
