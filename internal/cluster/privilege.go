@@ -45,20 +45,62 @@ var nodePaths = []struct {
 	{"/root", true, "what the node runs as root"},
 }
 
+const (
+	// maxPrivileges is how many reasons are said of a pod: whoever writes its
+	// specification may give each of many containers each of them.
+	maxPrivileges = 16
+	// maxPrivilegeBytes is how long one of them is.
+	maxPrivilegeBytes = 160
+)
+
+// privilege is a reason why a pod may go around the guard. Those of one kind are said once.
+type privilege struct {
+	kind, text string
+}
+
 // privilegesOf lists why a pod may go around the guard. It judges what the pod was
 // given, not whether a process in it uses it.
+//
+// Shape: one reason of a kind, of the first container that has it; printable ASCII;
+// at most maxPrivileges of maxPrivilegeBytes.
 func privilegesOf(spec *corev1.PodSpec) []string {
-	var reasons []string
+	var found []privilege
 	if spec.HostPID {
 		// Another pod's process of the same user and capabilities can be traced, and
 		// its namespaces entered, without any capability: ptrace(2), access mode checks.
-		reasons = append(reasons, "hostPID")
+		found = append(found, privilege{"hostPID", "hostPID"})
 	}
 	for _, c := range containersOf(spec) {
-		reasons = append(reasons, powersOf(c, spec.HostNetwork)...)
-		reasons = append(reasons, mountsOf(c, spec.Volumes)...)
+		found = append(found, powersOf(c, spec.HostNetwork)...)
+		found = append(found, mountsOf(c, spec.Volumes)...)
+	}
+	said := make(map[string]bool)
+	var reasons []string
+	for _, p := range found {
+		if !said[p.kind] {
+			said[p.kind] = true
+			reasons = append(reasons, plainly(p.text))
+		}
+	}
+	if more := len(reasons) - maxPrivileges + 1; more > 1 {
+		reasons = append(reasons[:maxPrivileges-1], fmt.Sprintf("and %d more", more))
 	}
 	return reasons
+}
+
+// plainly makes text that a pod's author chose fit for a list of reasons: it takes as
+// many bytes in JSON as it has, and no more than a share.
+func plainly(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || strings.ContainsRune(`"\<>&`, r) {
+			return '?'
+		}
+		return r
+	}, text)
+	if len(text) > maxPrivilegeBytes {
+		return text[:maxPrivilegeBytes-3] + "..."
+	}
+	return text
 }
 
 // container is what ordinary, init and ephemeral containers have in common.
@@ -104,29 +146,29 @@ func capabilities(list []corev1.Capability) (names []string) {
 	return names
 }
 
-func powersOf(c container, hostNetwork bool) []string {
-	var reasons []string
+func powersOf(c container, hostNetwork bool) []privilege {
+	var found []privilege
 	if s := c.security; s != nil {
 		if s.Privileged != nil && *s.Privileged {
-			return []string{fmt.Sprintf("container %s is privileged", c.name)}
+			return []privilege{{"privileged", fmt.Sprintf("container %s is privileged", c.name)}}
 		}
 		if s.Capabilities != nil {
 			for _, name := range capabilities(s.Capabilities.Add) {
 				if slices.Contains(strong, name) || hostNetwork && name == "NET_ADMIN" {
-					reasons = append(reasons, fmt.Sprintf("container %s has %s", c.name, name))
+					found = append(found, privilege{name, fmt.Sprintf("container %s has %s", c.name, name)})
 				}
 			}
 		}
 	}
 	if hostNetwork && c.mayMakeRaw() {
-		reasons = append(reasons, fmt.Sprintf("container %s is on the host network with NET_RAW", c.name))
+		found = append(found, privilege{"raw", fmt.Sprintf("container %s is on the host network with NET_RAW", c.name)})
 	}
-	return reasons
+	return found
 }
 
 // mountsOf lists what of the node a container has mounted, the first reason for each mount.
-func mountsOf(c container, volumes []corev1.Volume) []string {
-	var reasons []string
+func mountsOf(c container, volumes []corev1.Volume) []privilege {
+	var found []privilege
 	for _, m := range c.mounts {
 		i := slices.IndexFunc(volumes, func(v corev1.Volume) bool { return v.Name == m.Name && v.HostPath != nil })
 		if i < 0 {
@@ -135,12 +177,12 @@ func mountsOf(c container, volumes []corev1.Volume) []string {
 		host := volumes[i].HostPath.Path
 		for _, node := range nodePaths {
 			if (!node.written || !m.ReadOnly) && overlaps(host, node.path) {
-				reasons = append(reasons, fmt.Sprintf("container %s has the node's %s: %s", c.name, host, node.what))
+				found = append(found, privilege{node.what, fmt.Sprintf("container %s has the node's %s: %s", c.name, host, node.what)})
 				break
 			}
 		}
 	}
-	return reasons
+	return found
 }
 
 // overlaps tells whether one of two paths of the node lies in the other.
