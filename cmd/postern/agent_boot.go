@@ -6,8 +6,8 @@ import (
 	"postern.dev/postern/internal/gate"
 )
 
-// newAgentArm closes the time between a node's boot and the agent's start.
-func newAgentArm() *cobra.Command {
+// armCommand closes the time between a node's boot and the agent's start.
+func armCommand() *cobra.Command {
 	return onNode(&cobra.Command{
 		Use:   "arm",
 		Short: "Guard this node as it was guarded last, before the kubelet starts pods",

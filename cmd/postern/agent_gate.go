@@ -21,8 +21,8 @@ const (
 	defaultKubelet  = "/var/lib/kubelet"
 )
 
-// newAgentGate is the privileged one of the node's two processes.
-func newAgentGate() *cobra.Command {
+// gateCommand is the privileged one of the node's two processes.
+func gateCommand() *cobra.Command {
 	var o gate.Options
 	var level string
 	cmd := &cobra.Command{

@@ -6,8 +6,8 @@ import (
 	"postern.dev/postern/internal/gate"
 )
 
-// newAgentUninstall takes Postern from a node.
-func newAgentUninstall() *cobra.Command {
+// uninstallCommand takes Postern from a node.
+func uninstallCommand() *cobra.Command {
 	return onNode(&cobra.Command{
 		Use:   "uninstall",
 		Short: "Take the programs and what the gate wrote down from this node",
