@@ -17,11 +17,20 @@ type Reach struct {
 
 // Addresses are all those under which clients reach a Target.
 type Addresses struct {
-	// Addrs holds each once, sorted. The prefixes of the Reach are not repeated.
+	// Addrs holds each once, sorted, at most maxAddresses. The prefixes of the Reach
+	// are not repeated.
 	Addrs []netip.AddrPort
+	// Ports are those of more addresses than are listed, sorted: on every address they
+	// are taken to lead to the Target.
+	Ports []uint16
 	// Names are load balancers of its Services that are known by name only.
 	Names []NamePort
 }
+
+// maxAddresses is how many addresses of one Target are listed. A database has some
+// hundred in a big cluster; whoever may write a Service that shares its endpoints can
+// give it ten thousands of external addresses, each on a thousand ports.
+const maxAddresses = 4096
 
 // NamePort is a port of a host name.
 type NamePort struct {
@@ -48,7 +57,10 @@ type Dial struct {
 // taken to lead there. Not known are a server pod's hostPort on another node, and
 // what forwards connections without being a Service.
 func (s *Services) Guarded(r Reach) Addresses {
-	g := guarding{services: s, reach: r, addrs: make(map[netip.AddrPort]bool), seen: make(map[*ServicePort]bool), names: make(map[NamePort]bool)}
+	g := guarding{
+		services: s, reach: r, addrs: make(map[netip.AddrPort]bool), ports: make(map[uint16]bool), wide: make(map[uint16]bool),
+		seen: make(map[*ServicePort]bool), names: make(map[NamePort]bool),
+	}
 	for _, host := range r.Hosts {
 		for _, port := range r.Ports {
 			g.written(netip.AddrPortFrom(host.Unmap(), port))
@@ -78,6 +90,8 @@ type guarding struct {
 	services *Services
 	reach    Reach
 	addrs    map[netip.AddrPort]bool
+	ports    map[uint16]bool // of addresses for which addrs has no room
+	wide     map[uint16]bool // of these, those whose addresses are not pending one by one but lead there
 	names    map[NamePort]bool
 	seen     map[*ServicePort]bool // whose own addresses are in
 	pending  []netip.AddrPort      // that lead to the Target: who has them as endpoints is looked for
@@ -90,7 +104,7 @@ func (g *guarding) inPrefix(addr netip.AddrPort) bool {
 
 // written takes an address that the Target's author wrote.
 func (g *guarding) written(addr netip.AddrPort) {
-	g.addrs[addr] = true
+	g.take(addr)
 	g.pending = append(g.pending, addr)
 	for _, at := range g.services.byAddress[addr] {
 		g.own(at.service, at.port)
@@ -107,7 +121,7 @@ func (g *guarding) own(service *Service, port *ServicePort) {
 	if g.seen[port] {
 		return
 	}
-	g.pending = append(g.pending, g.front(service, port)...)
+	g.front(service, port, true)
 	for _, endpoint := range port.Endpoints {
 		ports := []uint16{endpoint.Addr.Port()}
 		if ports[0] == 0 {
@@ -116,45 +130,69 @@ func (g *guarding) own(service *Service, port *ServicePort) {
 		for _, number := range ports {
 			for _, addr := range g.services.same(endpoint.Addr.Addr()) {
 				to := netip.AddrPortFrom(addr, number)
-				g.addrs[to] = true
+				g.take(to)
 				g.pending = append(g.pending, to)
 			}
 		}
 	}
 }
 
-// front takes a Service's own addresses for a port and returns them.
-func (g *guarding) front(service *Service, port *ServicePort) []netip.AddrPort {
+// take notes an address: by itself, or where that is one too many its port.
+func (g *guarding) take(addr netip.AddrPort) {
+	if len(g.addrs) < maxAddresses || g.addrs[addr] {
+		g.addrs[addr] = true
+		return
+	}
+	g.ports[addr.Port()] = true
+}
+
+// front takes a Service's own addresses for a port. Those of its node port lead on,
+// the others if follow says so. Where there are more than there is room for, they are
+// not even gone through.
+func (g *guarding) front(service *Service, port *ServicePort, follow bool) {
 	g.seen[port] = true
 	if port.Port == 0 {
-		return nil // headless
-	}
-	var all []netip.AddrPort
-	for _, addr := range slices.Concat(service.ClusterIPs, service.Balancers, service.ExternalIPs) {
-		all = append(all, netip.AddrPortFrom(addr, port.Port))
+		return // headless
 	}
 	for _, name := range service.BalancerNames {
 		g.names[NamePort{name, port.Port}] = true
 	}
-	all = append(all, g.nodePorts(port)...)
-	for _, addr := range all {
-		g.addrs[addr] = true
+	g.nodePorts(port)
+	lists := [][]netip.Addr{service.ClusterIPs, service.Balancers, service.ExternalIPs}
+	if len(g.addrs)+len(lists[0])+len(lists[1])+len(lists[2]) > maxAddresses {
+		g.ports[port.Port] = true
+		g.wide[port.Port] = g.wide[port.Port] || follow
+		return
 	}
-	return all
+	for _, addr := range slices.Concat(lists...) {
+		to := netip.AddrPortFrom(addr, port.Port)
+		g.take(to)
+		if follow {
+			g.pending = append(g.pending, to)
+		}
+	}
 }
 
-func (g *guarding) nodePorts(port *ServicePort) []netip.AddrPort {
+// nodePorts takes a port on every node, which leads on.
+func (g *guarding) nodePorts(port *ServicePort) {
 	if port.NodePort == 0 {
-		return nil
+		return
 	}
-	all := make([]netip.AddrPort, 0, len(g.services.nodeOf)+2)
-	for addr := range g.services.nodeOf {
-		all = append(all, netip.AddrPortFrom(addr, port.NodePort))
+	if len(g.addrs)+len(g.services.nodeOf)+2 > maxAddresses {
+		g.ports[port.NodePort], g.wide[port.NodePort] = true, true
+		return
 	}
 	// kube-proxy's iptables mode and Cilium serve it on the loopback of the host
 	// network too. In a pod's own network nothing uses that range of ports.
-	return append(all, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port.NodePort),
-		netip.AddrPortFrom(netip.IPv6Loopback(), port.NodePort))
+	all := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	for addr := range g.services.nodeOf {
+		all = append(all, addr)
+	}
+	for _, addr := range all {
+		to := netip.AddrPortFrom(addr, port.NodePort)
+		g.take(to)
+		g.pending = append(g.pending, to)
+	}
 }
 
 // follow adds the own addresses of every Service that has one of the pending
@@ -162,13 +200,23 @@ func (g *guarding) nodePorts(port *ServicePort) []netip.AddrPort {
 // endpoint is node:nodePort is forwarded twice, by two nodes. Its external
 // addresses are not, because whoever may create a Service can write any.
 func (g *guarding) follow() {
-	for len(g.pending) > 0 {
-		addr := g.pending[len(g.pending)-1]
-		g.pending = g.pending[:len(g.pending)-1]
-		for _, at := range g.services.byEndpoint[addr] {
-			if !g.seen[at.port] {
-				g.front(at.service, at.port)
-				g.pending = append(g.pending, g.nodePorts(at.port)...)
+	for scanned := 0; ; {
+		for len(g.pending) > 0 {
+			addr := g.pending[len(g.pending)-1]
+			g.pending = g.pending[:len(g.pending)-1]
+			for _, at := range g.services.byEndpoint[addr] {
+				if !g.seen[at.port] {
+					g.front(at.service, at.port, false)
+				}
+			}
+		}
+		if scanned == len(g.wide) {
+			return
+		}
+		scanned = len(g.wide)
+		for addr := range g.services.byEndpoint {
+			if g.wide[addr.Port()] {
+				g.pending = append(g.pending, addr)
 			}
 		}
 	}
@@ -180,6 +228,10 @@ func (g *guarding) addresses() Addresses {
 		out.Addrs = append(out.Addrs, addr)
 	}
 	slices.SortFunc(out.Addrs, netip.AddrPort.Compare)
+	for port := range g.ports {
+		out.Ports = append(out.Ports, port)
+	}
+	slices.Sort(out.Ports)
 	for name := range g.names {
 		out.Names = append(out.Names, name)
 	}
