@@ -137,42 +137,50 @@ func (l *logins) record(from credential.Reference, about audit.Credential) *audi
 	return &audit.Record{Kind: audit.KindCredential, Credential: &about}
 }
 
-// unreadable tells, for each Target, which of the files and Secrets that it needs
-// could not be read when they were last asked for, and why.
-func (l *logins) unreadable() map[string][]string {
+// unreadable tells, by the names of Targets and of policies, which of the files and
+// Secrets that each names could not be read when they were last asked for, and why.
+func (l *logins) unreadable() (targets, policies map[string][]string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make(map[string][]string)
+	targets, policies = make(map[string][]string), make(map[string][]string)
 	for from, one := range l.known {
 		if one.failed == "" {
 			continue
 		}
-		for _, target := range opened(l.policy(), from) {
-			all[target] = append(all[target], one.failed)
+		for _, target := range l.policy().Targets() {
+			login, ca := target.Spec.Credential, target.Spec.TLS.CA
+			if login != nil && at(from, login.File, login.Secret) || ca != nil && at(from, ca.File, ca.Secret) {
+				targets[target.Name()] = append(targets[target.Name()], one.failed)
+			}
+		}
+		for _, access := range l.policy().Policies() {
+			if login := access.Spec.Credential; login != nil && at(from, login.File, login.Secret) {
+				policies[access.Name()] = append(policies[access.Name()], one.failed)
+			}
 		}
 	}
-	for _, list := range all {
-		slices.Sort(list)
+	for _, all := range []map[string][]string{targets, policies} {
+		for _, list := range all {
+			slices.Sort(list)
+		}
 	}
-	return all
+	return targets, policies
 }
 
-// opened names the Targets for which something lies at a reference: a login by a
-// policy's word or the Target's, or the certificates that prove the server.
+func at(from credential.Reference, file, secret string) bool {
+	return from == credential.Reference{File: file, Secret: secret}
+}
+
+// opened names the Targets that a login opens, by their own word or a policy's.
 func opened(set *policy.Set, from credential.Reference) []string {
-	if set == nil {
-		return nil
-	}
-	same := func(file, secret string) bool { return from == credential.Reference{File: file, Secret: secret} }
 	var names []string
 	for _, target := range set.Targets() {
-		login, ca := target.Spec.Credential, target.Spec.TLS.CA
-		if login != nil && same(login.File, login.Secret) || ca != nil && same(ca.File, ca.Secret) {
+		if login := target.Spec.Credential; login != nil && at(from, login.File, login.Secret) {
 			names = append(names, target.Name())
 		}
 	}
 	for _, access := range set.Policies() {
-		if login := access.Spec.Credential; login != nil && same(login.File, login.Secret) {
+		if login := access.Spec.Credential; login != nil && at(from, login.File, login.Secret) {
 			names = append(names, access.Spec.Targets...)
 		}
 	}

@@ -103,24 +103,38 @@ func TestCredentialsLeaveARecordWhenTheyAreNewOrOfNoUse(t *testing.T) {
 }
 
 func TestWhatTargetsNeedAndIsNotThereIsTold(t *testing.T) {
-	at := &safe{err: errors.New("no such Secret")}
+	store := &safe{err: errors.New("no such Secret")}
 	set := ordersSet(t)
-	l := newLogins(at, func() *policy.Set { return set }, func(*audit.Record) {})
-	_, _ = l.Login(t.Context(), credential.Reference{Secret: "reports"})
-	_, _ = l.Certificates(t.Context(), credential.Reference{Secret: "nobody's"})
-	got := l.unreadable()
-	if len(got) != 2 || !slices.Equal(got["orders"], []string{"no such Secret"}) || !slices.Equal(got["stock"], []string{"no such Secret"}) {
-		t.Errorf("got %v, want the one Secret for both Targets of the policy that names it", got)
+	l := newLogins(store, func() *policy.Set { return set }, func(*audit.Record) {})
+	read := func(name string) {
+		t.Helper()
+		if _, err := l.Login(t.Context(), credential.Reference{Secret: name}); !errors.Is(err, store.err) {
+			t.Errorf("got %v, want %v", err, store.err)
+		}
 	}
-	at.err = nil
-	_, _ = l.Login(t.Context(), credential.Reference{Secret: "reports"})
-	if got := l.unreadable(); len(got) != 0 {
-		t.Errorf("got %v when the Secret is there, want nothing", got)
+	read("reports")
+	if _, err := l.Certificates(t.Context(), credential.Reference{Secret: "nobody's"}); err == nil {
+		t.Error("got certificates, want none")
+	}
+	targets, policies := l.unreadable()
+	if len(targets) != 0 || len(policies) != 1 || !slices.Equal(policies["reports"], []string{"no such Secret"}) {
+		t.Errorf("got %v and %v, want the one Secret for the policy that names it", targets, policies)
+	}
+	read("login")
+	targets, _ = l.unreadable()
+	if len(targets) != 2 || !slices.Equal(targets["orders"], []string{"no such Secret"}) || len(targets["stock"]) != 1 {
+		t.Errorf("got %v, want the other Secret for both Targets", targets)
+	}
+	store.err = nil
+	read("login")
+	read("reports")
+	if targets, policies = l.unreadable(); len(targets)+len(policies) != 0 {
+		t.Errorf("got %v and %v when the Secrets are there, want nothing", targets, policies)
 	}
 }
 
 func TestLoginsThatPoliciesNoLongerNameAreForgotten(t *testing.T) {
-	l := newLogins(&safe{}, func() *policy.Set { return nil }, func(*audit.Record) {})
+	l := newLogins(&safe{}, func() *policy.Set { return new(policy.Set) }, func(*audit.Record) {})
 	for i := range 3 * maxLogins {
 		_, _ = l.Login(t.Context(), credential.Reference{Secret: string(rune('a' + i))})
 	}

@@ -106,7 +106,8 @@ func newNode(o NodeOptions) (*node, error) {
 	}
 	var err error
 	if n.watcher, err = cluster.New(cluster.Config{
-		Kubeconfig: o.Kubeconfig, Node: o.Node, Namespace: o.Namespace, File: filepath.Join(o.LogDir, o.Node+".snapshot"), Log: o.Log,
+		Kubeconfig: o.Kubeconfig, Node: o.Node, Namespace: o.Namespace, File: filepath.Join(o.LogDir, o.Node+".snapshot"),
+		Memory: filepath.Dir(o.OperatorKey), Log: o.Log, // which the chart has in memory
 	}); err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ func (n *node) newHandler() (*postgres.Handler, error) {
 	n.logins = newLogins(credential.NewSecrets(n.watcher), n.policy.Load, func(r *audit.Record) { n.recorder.put(r) })
 	return postgres.New(postgres.Config{
 		Policy: n.policy.Load, Targets: n.targets, Identifier: n.witness, Credentials: n.logins,
-		Parser: n.parser, CA: ca, Metrics: n.metrics, Log: n.o.Log, MaxSessions: nodeSessions, LoggedIn: n.view.loggedIn,
+		Parser: n.parser, CA: ca, Metrics: n.metrics, Log: n.o.Log, MaxSessions: nodeSessions, LoggedIn: n.view.loggedIn, Looked: n.view.looked,
 		Dial: func(ctx context.Context, origin proxy.Origin, to proxy.Destination) (net.Conn, error) {
 			return dial(ctx, n.link, origin, n.pods.mesh(origin.Workload.UID) != "", to)
 		},

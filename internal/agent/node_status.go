@@ -37,10 +37,14 @@ type NodeReport struct {
 // TargetReport is a Target as this node sees it.
 type TargetReport struct {
 	Name      string           `json:"name"`
-	Addresses []netip.AddrPort `json:"addresses"` // guarded
-	Missing   []string         `json:"missing,omitempty"`
+	Addresses []netip.AddrPort `json:"addresses"`         // guarded
+	Missing   []string         `json:"missing,omitempty"` // what it names, and why
 	LastLogin time.Time        `json:"lastLogin,omitzero"`
 	Failed    string           `json:"failed,omitempty"` // the last log-in
+	// SensitiveFound and SensitiveMissing are what its databases have of its sensitive
+	// columns; both are empty where nobody has logged in yet.
+	SensitiveFound   []string `json:"sensitiveFound,omitempty"`
+	SensitiveMissing []string `json:"sensitiveMissing,omitempty"`
 }
 
 // PodReport is what the kernel, the gate and the trail say of one pod.

@@ -27,6 +27,7 @@ type view struct {
 	refusing  map[string]string   // objects that are not accepted, and why
 	leaky     map[string][]string // why a pod's guard cannot be enforced, by UID
 	logins    map[string]login
+	columns   map[string]*columns // by Target
 	published time.Time
 	changed   bool
 	states    map[string]metav1.Condition // as last told, for the time of their change
@@ -41,17 +42,10 @@ type login struct {
 // publishInterval is how old a NodeStatus gets while nothing changes.
 const publishInterval = 10 * time.Second
 
-// The most that a NodeStatus takes, as its schema says.
-const (
-	maxStatusPods      = 500
-	maxStatusAddresses = 1000
-	maxStatusReason    = 1024
-)
-
 func newView(n *node) *view {
 	return &view{
 		node: n, since: time.Now(), leaky: make(map[string][]string), logins: make(map[string]login),
-		states: make(map[string]metav1.Condition),
+		columns: make(map[string]*columns), states: make(map[string]metav1.Condition),
 	}
 }
 
@@ -107,15 +101,22 @@ func (v *view) enforced(uid string) {
 func (v *view) targets() []TargetReport {
 	addresses := v.node.targets.addresses()
 	missing := v.node.targets.missing()
+	unreadable, _ := v.node.logins.unreadable()
+	set := v.node.policy.Load()
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	gone := func(name string) bool { _, ok := set.Target(name); return !ok }
+	maps.DeleteFunc(v.logins, func(name string, _ login) bool { return gone(name) })
+	maps.DeleteFunc(v.columns, func(name string, _ *columns) bool { return gone(name) })
 	var all []TargetReport
-	for _, target := range v.node.policy.Load().Targets() {
+	for _, target := range set.Targets() {
 		name := target.Name()
 		one := v.logins[name]
-		all = append(all, TargetReport{
-			Name: name, Addresses: addresses[name], Missing: missing[name], LastLogin: one.last, Failed: one.failed,
-		})
+		report := TargetReport{
+			Name: name, Addresses: addresses[name], Missing: append(missing[name], unreadable[name]...), LastLogin: one.last, Failed: one.failed,
+		}
+		report.SensitiveFound, report.SensitiveMissing = v.sensitive(target)
+		all = append(all, report)
 	}
 	return all
 }
@@ -155,7 +156,7 @@ func (v *view) state(ctx context.Context) policy.NodeState {
 			continue
 		}
 		guarded++
-		if reasons := v.leaks(p.UID); len(reasons) > 0 && len(state.NotEnforceable) < maxStatusPods {
+		if reasons := v.leaks(p.UID); len(reasons) > 0 {
 			state.NotEnforceable = append(state.NotEnforceable, policy.NodePod{Namespace: p.Namespace, Name: p.Name, Reasons: reasons})
 		}
 		who := n.witness.subjectOf(p)
@@ -170,23 +171,26 @@ func (v *view) state(ctx context.Context) policy.NodeState {
 	slices.SortFunc(state.NotEnforceable, func(a, b policy.NodePod) int {
 		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
 	})
+	_, unreadable := n.logins.unreadable()
 	for _, name := range slices.Sorted(maps.Keys(matching)) {
-		state.Policies = append(state.Policies, policy.NodePolicy{Name: name, Pods: matching[name]})
+		state.Policies = append(state.Policies, policy.NodePolicy{Name: name, Pods: matching[name], Missing: unreadable[name]})
 	}
 	for _, t := range v.targets() {
 		state.Targets = append(state.Targets, t.forCluster())
 	}
 	for name, why := range v.rejections() {
-		state.Rejected = append(state.Rejected, policy.NodeRejection{Object: name, Reason: clip(why, 4*maxStatusReason)})
+		state.Rejected = append(state.Rejected, policy.NodeRejection{Object: name, Reason: why})
 	}
 	slices.SortFunc(state.Rejected, func(a, b policy.NodeRejection) int { return strings.Compare(a.Object, b.Object) })
 	state.Conditions = v.conditions(err == nil, status.Unarmed, len(state.NotEnforceable))
-	return state
+	return fit(state)
 }
 
 func (t TargetReport) forCluster() policy.NodeTarget {
-	out := policy.NodeTarget{Name: t.Name, LoginError: clip(t.Failed, maxStatusReason)}
-	for _, addr := range t.Addresses[:min(len(t.Addresses), maxStatusAddresses)] {
+	out := policy.NodeTarget{
+		Name: t.Name, LoginError: t.Failed, Missing: t.Missing, SensitiveFound: t.SensitiveFound, SensitiveMissing: t.SensitiveMissing,
+	}
+	for _, addr := range t.Addresses {
 		out.Addresses = append(out.Addresses, addr.String())
 	}
 	if !t.LastLogin.IsZero() {
