@@ -32,20 +32,24 @@ func save(path string, s *Snapshot, guards map[string]guard) error {
 	if err != nil {
 		return fmt.Errorf("keep the cluster's objects: %w", err)
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600
-	if err != nil {
-		return fmt.Errorf("keep the cluster's objects: %w", err)
-	}
-	defer os.Remove(temp.Name()) // no longer there once it is renamed
-	_, err = temp.Write(data)
-	err = errors.Join(err, temp.Sync(), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	if err != nil {
+	if err := replaceFile(path, data); err != nil {
 		return fmt.Errorf("keep the cluster's objects: %w", err)
 	}
 	return nil
+}
+
+// replaceFile writes a file that its owner alone can read, whole or not at all.
+func replaceFile(path string, data []byte) error {
+	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name()) // no longer there once it is renamed
+	_, err = temp.Write(data)
+	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), path)
 }
 
 // confirm notes that what the file says still holds.

@@ -36,8 +36,9 @@ type secret struct {
 type secrets struct {
 	get func(ctx context.Context, name string) (*corev1.Secret, error)
 
-	mu   sync.Mutex
-	held map[string]*secret
+	mu     sync.Mutex
+	held   map[string]*secret
+	memory memory
 }
 
 func (s *secrets) of(name string) *secret {
@@ -92,8 +93,10 @@ func (s *secrets) fetch(ctx context.Context, name string, one *secret) {
 		if one.data == nil {
 			one.data = map[string][]byte{}
 		}
+		s.keep(name, one.data, one.version)
 	case apierrors.IsNotFound(err):
 		one.data, one.err = nil, ErrNoSecret
+		s.keep(name, nil, "")
 	}
 }
 

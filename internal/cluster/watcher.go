@@ -39,6 +39,7 @@ type Config struct {
 	Node       string // this node's name
 	Namespace  string // Postern's own, where the Secrets lie
 	File       string // keeps the last Snapshot, readable by its owner alone; empty: none is kept
+	Memory     string // folder in memory where Secrets outlive this process; one on a disk is not used; empty: none
 	Log        logrus.FieldLogger
 }
 
@@ -118,6 +119,12 @@ func (w *Watcher) connect(config *rest.Config) error {
 		got := &corev1.Secret{}
 		return got, w.core.Get().Namespace(w.config.Namespace).Resource("secrets").Name(name).Do(ctx).Into(got)
 	}}
+	if w.config.Memory != "" {
+		warn := func(err error) { w.config.Log.WithError(err).Warn("A start without API server would have no Secrets") }
+		if err := w.secrets.remember(w.config.Memory, warn); err != nil {
+			warn(err)
+		}
+	}
 	w.ask = func(ctx context.Context) error {
 		return w.core.Get().Resource("namespaces").Name(w.config.Namespace).Do(ctx).Error()
 	}
