@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,6 +19,28 @@ type aggregate struct {
 	addresses  []string
 	lastLogin  *metav1.Time
 	columns    map[string]bool // sensitive ones: whether some node found it
+	misses     misses
+}
+
+// misses are what nodes miss of what an object names, and which nodes.
+type misses map[string][]string
+
+func (m *misses) add(node string, texts []string) {
+	for _, text := range texts {
+		if *m == nil {
+			*m = make(misses)
+		}
+		(*m)[text] = append((*m)[text], node)
+	}
+}
+
+// list tells each, with the nodes that miss it.
+func (m misses) list() []string {
+	var list []string
+	for _, text := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, text+" (on "+clipped(m[text])+")")
+	}
+	return list
 }
 
 // add takes what a node says of a Target.
@@ -38,6 +61,7 @@ func (a *aggregate) add(node *policy.NodeStatus, target string) {
 	if seen.LoginError != "" {
 		a.failed = append(a.failed, node.Name+": "+seen.LoginError)
 	}
+	a.misses.add(node.Name, seen.Missing)
 	if a.columns == nil {
 		a.columns = make(map[string]bool)
 	}
@@ -84,15 +108,41 @@ func (a *aggregate) loggedIn() metav1.Condition {
 	return condition(policy.ConditionLoggedIn, metav1.ConditionTrue, "LoggedIn", "The last log-in of every agent succeeded.")
 }
 
-func (a *aggregate) sensitive() metav1.Condition {
+// only drops columns that the Target does not name: an agent may not have seen its
+// newest version.
+func (a *aggregate) only(patterns []string) {
+	maps.DeleteFunc(a.columns, func(column string, _ bool) bool { return !slices.Contains(patterns, column) })
+}
+
+func (a *aggregate) sensitive(declared bool) metav1.Condition {
 	switch missing := a.missing(); {
+	case !declared:
+		return condition(policy.ConditionSensitive, metav1.ConditionTrue, "NoneDeclared", "It names no sensitive columns: nothing is masked.")
 	case len(a.columns) == 0:
-		return condition(policy.ConditionSensitive, metav1.ConditionUnknown, "NotLooked", "No agent has looked for sensitive columns yet.")
+		return condition(policy.ConditionSensitive, metav1.ConditionUnknown, "NotLooked", "No agent has looked for sensitive columns yet; one does when a session logs in.")
 	case len(missing) > 0:
 		return condition(policy.ConditionSensitive, metav1.ConditionFalse, "Missing",
-			clipped(missing)+" match no column that was seen: a misspelt name masks nothing.")
+			clipped(missing)+" fit no column of a database that was looked at: correct the name, which masks nothing as it is.")
 	}
 	return condition(policy.ConditionSensitive, metav1.ConditionTrue, "Found", "Every sensitive column was found.")
+}
+
+// references tells whether what the Target names is there.
+func (a *aggregate) references() metav1.Condition {
+	if list := a.misses.list(); len(list) > 0 {
+		return missing(list)
+	}
+	if a.nodes == 0 {
+		return condition(policy.ConditionReferences, metav1.ConditionUnknown, "NoAgent", "No agent has looked for what it names yet.")
+	}
+	return condition(policy.ConditionReferences, metav1.ConditionTrue, "Found",
+		"No agent misses what it names; a Secret is read when a session logs in.")
+}
+
+// missing says what is not there, and what to do.
+func missing(list []string) metav1.Condition {
+	return condition(policy.ConditionReferences, metav1.ConditionFalse, "NotFound",
+		clipped(list)+". Create what is missing (a Secret in Postern's own namespace), or correct the name.")
 }
 
 // clipped joins a list, of which a reader needs no more than the beginning.

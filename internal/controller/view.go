@@ -77,13 +77,15 @@ func (v *view) target(object *unstructured.Unstructured) (any, error) {
 		seen.add(node, object.GetName())
 	}
 	slices.Sort(seen.addresses)
-	status.Addresses = slices.Compact(seen.addresses)
+	status.Addresses = atMost(slices.Compact(seen.addresses))
 	status.LastLogin = seen.lastLogin
-	status.SensitiveFound = seen.found()
-	status.SensitiveMissing = seen.missing()
+	seen.only(accepted.Sensitive().Patterns())
+	status.SensitiveFound = atMost(seen.found())
+	status.SensitiveMissing = atMost(seen.missing())
 	set(seen.resolved())
 	set(seen.loggedIn())
-	set(seen.sensitive())
+	set(seen.sensitive(accepted.Sensitive().Any()))
+	set(seen.references())
 	return status, nil
 }
 
@@ -96,20 +98,25 @@ func (v *view) accessPolicy(object *unstructured.Unstructured) (any, error) {
 	status := policy.AccessPolicyStatus{ObservedGeneration: object.GetGeneration(), Conditions: before.Status.Conditions}
 	set := v.conditions(&status.Conditions, object)
 	set(v.accepted(object))
-	if v.rejected[nameOf(object)] != nil {
-		status.Conditions = keep(status.Conditions, policy.ConditionAccepted)
-		return status, nil
-	}
 	var pods int32
+	var missed misses
 	for _, node := range v.nodes {
 		for _, p := range node.Status.Policies {
 			if p.Name == object.GetName() {
 				pods += p.Pods
+				missed.add(node.Name, p.Missing)
 			}
 		}
 	}
+	if err == nil {
+		set(v.references(&before.Spec, missed))
+	}
+	if v.rejected[nameOf(object)] != nil {
+		status.Conditions = keep(status.Conditions, policy.ConditionAccepted, policy.ConditionReferences)
+		return status, nil
+	}
 	status.Pods = &pods
-	status.AmbiguousWith = v.set.AmbiguousWith(object.GetName())
+	status.AmbiguousWith = atMost(v.set.AmbiguousWith(object.GetName()))
 	set(unambiguous(status.AmbiguousWith))
 	return status, nil
 }

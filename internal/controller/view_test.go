@@ -17,7 +17,7 @@ import (
 
 const (
 	ordersTarget = `{apiVersion: postern.dev/v1alpha1, kind: Target, metadata: {name: orders, generation: 3}, spec: {protocol: postgres,
-  hosts: [orders.example], credential: {secret: orders-login}, tls: {ca: {secret: orders-ca}}, sensitive: [{columns: ["public.users.email"], mask: redact}]}}`
+  hosts: [orders.example], credential: {secret: orders-login}, tls: {ca: {secret: orders-ca}}, sensitive: [{columns: ["public.users.email", "public.users.ssn"], mask: redact}]}}`
 	weakTarget = `{apiVersion: postern.dev/v1alpha1, kind: Target, metadata: {name: weak}, spec: {protocol: postgres,
   hosts: [10.0.0.9], credential: {secret: weak-login}, tls: {mode: require}, source: node}}`
 	faultyTarget = `{apiVersion: postern.dev/v1alpha1, kind: Target, metadata: {name: faulty}, spec: {protocol: postgres, hosts: ["*.example"]}}`
