@@ -122,8 +122,17 @@ func (w *witness) subjectOf(one *pod) policy.Subject {
 	return policy.Subject{User: who.User, Groups: who.Groups, Pod: one.subject}
 }
 
+// reasons are why the gate keeps a pod's token to itself: it proves nothing here.
+var reasons = map[gate.TokenReason]identity.Reason{
+	gate.TokenEmpty: identity.Empty, gate.TokenTooLarge: identity.TooLarge,
+	gate.TokenMalformed: identity.Malformed, gate.TokenAudiences: identity.WrongAudience,
+}
+
 func (w *witness) verify(ctx context.Context, one *pod, who identity.Pod) (identity.Identity, error) {
 	file, err := w.tokens.Token(ctx, one.UID, one.TokenVolume, one.TokenFile)
+	if refused, ok := errors.AsType[*gate.TokenError](err); ok {
+		return identity.Identity{}, identity.Found(reasons[refused.Reason])
+	}
 	if err != nil {
 		return identity.Identity{}, identity.Unreadable(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 
 	"postern.dev/postern/internal/redirect"
@@ -263,6 +264,7 @@ func (c *Client) Guard(ctx context.Context, g redirect.Guarded) error {
 //
 // Shape: the whole truth each time. A pod that is not listed and whose cgroup is
 // gone is forgotten; a guarded pod stays guarded until then.
+// Errors: a [*LeftOut] when all but these are taken.
 func (c *Client) Pods(ctx context.Context, pods []Pod, guardedNamespaces []string) error {
 	list, err := json.Marshal(pods)
 	if err != nil {
@@ -272,8 +274,23 @@ func (c *Client) Pods(ctx context.Context, pods []Pod, guardedNamespaces []strin
 	if err != nil {
 		return err
 	}
-	return c.call(ctx, opPods, podsCall{Pods: list, GuardedNamespaces: namespaces}, nil)
+	var reply podsReply
+	if err := c.call(ctx, opPods, podsCall{Pods: list, GuardedNamespaces: namespaces}, &reply); err != nil {
+		return err
+	}
+	if len(reply.LeftOut) > 0 {
+		return &LeftOut{What: reply.LeftOut}
+	}
+	return nil
 }
+
+// LeftOut is what the gate did not take of what it was told: pods that are refused
+// Targets because nobody could say what they are.
+type LeftOut struct {
+	What []string
+}
+
+func (l *LeftOut) Error() string { return "left out: " + strings.Join(l.What, "; ") }
 
 // Socket is a new unconnected TCP socket in a pod's network namespace, or in the
 // node's when podUID is empty.
@@ -284,10 +301,12 @@ func (c *Client) Socket(ctx context.Context, podUID, network string) (*os.File, 
 	return c.callForFile(ctx, opSocket, socketCall{PodUID: podUID, Network: network})
 }
 
-// Token opens a file of a projected volume of a pod of this node.
+// Token opens a file of a projected volume of a guarded pod of this node: a token for
+// the audience postern, by what it says itself.
 //
 // Shape: volume is its name in the pod's specification, file a path in it. The
-// file is a regular one, open for reading; its size is not bounded.
+// file is a regular one, open for reading.
+// Errors: [*TokenError].
 func (c *Client) Token(ctx context.Context, podUID, volume, file string) (*os.File, error) {
 	return c.callForFile(ctx, opToken, tokenCall{PodUID: podUID, Volume: volume, File: file})
 }
@@ -338,6 +357,9 @@ func (c *Client) exchange(ctx context.Context, op string, body any) (answer, err
 	}
 	select {
 	case a := <-waiting:
+		if refused := a.message.Token; refused != nil {
+			return answer{}, errors.Join(fmt.Errorf("gate: %s: %w", op, refused), closeFile(a.file))
+		}
 		if a.message.Error != "" {
 			return answer{}, errors.Join(fmt.Errorf("gate: %s: %s", op, a.message.Error), closeFile(a.file))
 		}

@@ -92,6 +92,12 @@ func runtimeRole() error {
 	return cmd.Wait()
 }
 
+func quietLog() logrus.FieldLogger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return log
+}
+
 // order is what the test tells an agent.
 type order struct {
 	Guard      *redirect.Guarded

@@ -119,7 +119,7 @@ type arrival struct {
 // The calls, and what the gate sends by itself.
 const (
 	opGuard   = "guard"  // guardCall
-	opPods    = "pods"   // podsCall
+	opPods    = "pods"   // podsCall; the reply is a podsReply
 	opSocket  = "socket" // socketCall; the reply has one descriptor
 	opToken   = "token"  // tokenCall; the reply has one descriptor
 	opStatus  = "status" // nothing; the reply is a Status
@@ -139,6 +139,11 @@ type guardCall struct {
 type podsCall struct {
 	Pods              json.RawMessage `json:"pods"`              // of Pod
 	GuardedNamespaces json.RawMessage `json:"guardedNamespaces"` // of string
+}
+
+// podsReply says what of a call's lists was left out, for people to read.
+type podsReply struct {
+	LeftOut []string `json:"leftOut,omitempty"`
 }
 
 type socketCall struct {
@@ -161,6 +166,7 @@ type message struct {
 	ID    uint64          `json:"id,omitempty"` // of a call and its reply
 	Op    string          `json:"op"`
 	Error string          `json:"error,omitempty"` // of a reply: the call was refused
+	Token *TokenError     `json:"token,omitempty"` // of a reply: and why the token was
 	Files int             `json:"files,omitempty"` // descriptors that came with it
 	Body  json.RawMessage `json:"body,omitempty"`
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -87,36 +88,12 @@ func closeIfAny(conn *net.UnixConn) error {
 	return conn.Close()
 }
 
-// bindSocket makes the socket, in the place of one that an earlier gate left. Who
-// may use it is seen at each connection: to give the file away would need another
-// capability.
-func bindSocket(path string) (*net.UnixListener, error) {
-	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: fresh})
-	if err != nil {
-		return nil, err
-	}
-	l.SetUnlinkOnClose(false)
-	for _, step := range []func() error{
-		func() error { return os.Chmod(fresh, 0o666) },
-		func() error { return os.Rename(fresh, path) },
-	} {
-		if err := step(); err != nil {
-			return nil, errors.Join(err, l.Close(), os.Remove(fresh))
-		}
-	}
-	return l, nil
-}
-
 // admit serves a peer if it is the agent, and the only one.
 func (g *gate) admit(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	cgroup, err := g.identify(conn)
 	if err != nil {
-		g.log.WithError(err).Warn("A process is not served")
+		g.log.WithError(short(err)).Warn("A process is not served")
 		return
 	}
 	if err := g.kernel.Exempt(cgroup); err != nil {
@@ -136,7 +113,7 @@ func (g *gate) admit(ctx context.Context, conn *net.UnixConn) {
 	}
 	g.log.Info("Agent connected")
 	if err = g.serve(ctx, s); err != nil {
-		g.log.WithError(err).Warn("The agent is not served any more")
+		g.log.WithError(short(err)).Warn("The agent is not served any more")
 	}
 	for _, p := range g.all() {
 		p.mu.Lock()
@@ -225,6 +202,17 @@ func (g *gate) serve(outer context.Context, s *session) error {
 
 var errAgentGone = errors.New("the agent is gone")
 
+// maxLoggedBytes bounds what is logged of what the agent sent.
+const maxLoggedBytes = 512
+
+// short is an error whose text may quote the agent.
+func short(err error) error {
+	if text := err.Error(); len(text) > maxLoggedBytes {
+		return errors.New(strings.ToValidUTF8(text[:maxLoggedBytes], "") + "…")
+	}
+	return err
+}
+
 // sort puts a call in its lane.
 func (g *gate) sort(ctx context.Context, s *session, m message, wide, narrow chan<- message) error {
 	lane := wide
@@ -268,11 +256,19 @@ func (g *gate) answer(ctx context.Context, s *session, m message) error {
 		if errors.Is(err, errProtocol) {
 			return err
 		}
-		reply.Error = err.Error()
+		reply.Error = short(err).Error()
+		if refused, ok := errors.AsType[*TokenError](err); ok {
+			reply.Token = refused
+		}
 		return s.link.write(reply, nil, -1)
 	}
 	if file == nil {
-		return s.link.write(reply, body, -1)
+		err := s.link.write(reply, body, -1)
+		if errors.Is(err, errTooLarge) {
+			reply.Error = err.Error()
+			return s.link.write(reply, nil, -1)
+		}
+		return err
 	}
 	defer file.Close()
 	return s.link.write(reply, body, int(file.Fd()))
@@ -287,11 +283,14 @@ func (g *gate) do(ctx context.Context, m message) (body any, file *os.File, err 
 		}
 		return nil, nil, g.setGuarded(ctx, guarded)
 	case opPods:
-		pods, namespaces, err := decodePods(m.Body)
+		pods, namespaces, left, err := decodePods(m.Body)
 		if err != nil {
 			return nil, nil, err
 		}
-		return nil, nil, g.setPods(ctx, pods, namespaces)
+		if len(left) > 0 {
+			g.log.WithField("what", left).Warn("Of what the agent told, some is left out")
+		}
+		return podsReply{LeftOut: left}, nil, g.setPods(ctx, pods, namespaces)
 	case opStatus:
 		return g.status(), nil, nil
 	case opSocket:
@@ -338,7 +337,14 @@ func (g *gate) token(body json.RawMessage) (*os.File, error) {
 	if !p.tokens.take() {
 		return nil, fmt.Errorf("pod %s: more token files than its share", call.PodUID)
 	}
-	return openToken(g.o.Kubelet, call.PodUID, call.Volume, call.File)
+	file, err := openToken(g.o.Kubelet, call.PodUID, call.Volume, call.File)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkToken(file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 // guardedHere is a pod of this node that is guarded: with others the agent has no

@@ -26,6 +26,9 @@ const (
 // errProtocol is a peer that does not keep to the wire's rules.
 var errProtocol = errors.New("the peer breaks the protocol")
 
+// errTooLarge is a frame that is not sent: nothing of it was.
+var errTooLarge = errors.New("too large for a frame")
+
 // link is one end of the wire. One goroutine reads; any may write.
 type link struct {
 	conn *net.UnixConn
@@ -148,7 +151,7 @@ func (l *link) write(m message, body any, fd int) error {
 		return err
 	}
 	if len(frame) > maxFrameBytes {
-		return fmt.Errorf("%s of %d bytes is too large", m.Op, len(frame))
+		return fmt.Errorf("%w: %s of %d bytes", errTooLarge, m.Op, len(frame))
 	}
 	frame = append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(frame)), uint32(len(frame))), frame...)
 	l.writing.Lock()

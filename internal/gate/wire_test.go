@@ -108,8 +108,8 @@ func FuzzFrames(f *testing.F) {
 			if m.Op != opPods && m.Op != opGuard {
 				continue
 			}
-			if pods, namespaces, err := decodePods(m.Body); err == nil && (len(pods) > maxPods || len(namespaces) > maxNamespaces) {
-				t.Errorf("got %d pods, %d namespaces, want no more than there can be", len(pods), len(namespaces))
+			if pods, namespaces, left, err := decodePods(m.Body); err == nil && (len(pods) > maxPods || len(namespaces) > maxNamespaces || len(left) > maxLeftOut+1) {
+				t.Errorf("got %d pods, %d namespaces, %d texts, want no more than there can be", len(pods), len(namespaces), len(left))
 			}
 			if g, err := decodeGuarded(m.Body); err == nil && len(g.Guards) > maxGuards {
 				t.Errorf("got %d guards, want no more than %d", len(g.Guards), maxGuards)

@@ -52,6 +52,9 @@ func refuse(reason Reason, cause error) *Error {
 	return &Error{Reason: reason, Message: message(reason), cause: cause}
 }
 
+// Found is the error of a reason that was found before the token came here.
+func Found(reason Reason) *Error { return refuse(reason, nil) }
+
 func message(reason Reason) string {
 	switch reason {
 	case Missing:
