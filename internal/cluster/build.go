@@ -119,7 +119,8 @@ func meshModes(namespaces []*metav1.PartialObjectMetadata) map[string]string {
 
 // pods decides which of the node's pods are guarded, and drops those that have ended.
 func (b *builder) pods(pods []*corev1.Pod, namespaces map[string]guard, modes map[string]string) []Pod {
-	// Two may claim one UID, as a mirror pod may be imitated: the elder has it.
+	// Two may claim one UID, as a mirror pod may be imitated: the elder has it, and the
+	// guard of either holds for it.
 	slices.SortFunc(pods, func(x, y *corev1.Pod) int {
 		if c := x.CreationTimestamp.Compare(y.CreationTimestamp.Time); c != 0 {
 			return c
@@ -127,7 +128,7 @@ func (b *builder) pods(pods []*corev1.Pod, namespaces map[string]guard, modes ma
 		return strings.Compare(string(x.UID), string(y.UID))
 	})
 	guards := make(map[string]guard)
-	taken := make(map[string]bool)
+	taken := make(map[string]int) // where in out
 	var out []Pod
 	for _, p := range pods {
 		g := guardOf(p.Labels).with(namespaces[p.Namespace]).with(b.guards[string(p.UID)])
@@ -138,10 +139,12 @@ func (b *builder) pods(pods []*corev1.Pod, namespaces map[string]guard, modes ma
 			continue
 		}
 		pod := podOf(p)
-		if taken[pod.UID] {
+		if elder, is := taken[pod.UID]; is {
+			both := guard{out[elder].Guarded, out[elder].Protocols}.with(g)
+			out[elder].Guarded, out[elder].Protocols = both.on, both.protocols
 			pod.UID = pod.object
 		}
-		taken[pod.UID] = true
+		taken[pod.UID] = len(out)
 		pod.Guarded, pod.Protocols = g.on, g.protocols
 		pod.Mesh = meshOf(p, modes[p.Namespace])
 		out = append(out, pod)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -85,6 +86,23 @@ func TestTheElderPodHasAUID(t *testing.T) {
 	}
 	if got, _ := s.pod("0"); got.Name != "fake" {
 		t.Errorf("got %s for the imitation's own UID, want fake", got.Name)
+	}
+}
+
+func TestImitationOfAStaticPodDoesNotUnguardIt(t *testing.T) {
+	const hash = "6f2dd5f6ad8d05c0f0dbdfa3d2b9a1c4"
+	static, fake := pod("static", "1", label("postgres")), pod("fake", "0", nil)
+	for _, p := range []*corev1.Pod{static, fake} {
+		p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: hash}
+	}
+	static.CreationTimestamp = metav1.NewTime(fake.CreationTimestamp.Add(time.Second)) // its mirror was made anew
+	var b builder
+	s, err := b.build(inputs{pods: pods(fake, static)}, everything)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := s.pod(hash); !got.Guarded || !slices.Equal(got.Protocols, []string{"postgres"}) {
+		t.Errorf("got %+v for the UID of a guarded static pod, want it guarded", got)
 	}
 }
 
@@ -221,6 +239,23 @@ func TestKeptSnapshotIsNotBelievedBlindly(t *testing.T) {
 				t.Errorf("got %v, %v, want an error", got, err)
 			}
 		})
+	}
+	set := filepath.Join(t.TempDir(), "set back")
+	if err := save(set, &Snapshot{}, map[string]guard{"1": {on: true}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := confirm(set, now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if s, guards, _, err := restore(set, now); s != nil || err == nil || !guards["1"].on {
+		t.Errorf("got %v, %v, %v with the clock set back, want an error, and the guards to stick", s, guards, err)
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, _, _, err := restore(pipe, now); s != nil || err == nil {
+		t.Errorf("got %v, %v of a pipe, want an error at once", s, err)
 	}
 	if s, _, _, err := restore(filepath.Join(t.TempDir(), "none"), now); s != nil || err != nil {
 		t.Errorf("got %v, %v without a file, want nothing", s, err)

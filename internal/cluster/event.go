@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,7 @@ const (
 	eventRate    = 1.0 / 60 // a second
 	eventSimilar = 5
 	eventQueue   = 256
+	eventShare   = 16 // of the queue, for one pod: one that is refused without end must not cost others their word
 	eventTimeout = 5 * time.Second
 	eventPause   = time.Second // before one is tried again
 	eventTries   = 5           // of one that the API server answers with an error of its own
@@ -52,11 +54,15 @@ type events struct {
 	correlator *record.EventCorrelator
 	queue      chan *corev1.Event
 	lost       atomic.Int64 // since they were last spoken of
+
+	mu      sync.Mutex
+	waiting map[types.UID]int // in the queue, by pod
 }
 
 func newEvents(client *rest.RESTClient, node string, log logrus.FieldLogger) *events {
 	return &events{
 		client: client, node: node, log: log, queue: make(chan *corev1.Event, eventQueue),
+		waiting: make(map[types.UID]int),
 		correlator: record.NewEventCorrelatorWithOptions(record.CorrelatorOptions{
 			BurstSize: eventBurst, QPS: eventRate, MaxEvents: eventSimilar,
 			SpamKeyFunc: func(e *corev1.Event) string { return string(e.InvolvedObject.UID) + "/" + e.Reason },
@@ -64,12 +70,31 @@ func newEvents(client *rest.RESTClient, node string, log logrus.FieldLogger) *ev
 	}
 }
 
-// raise takes an Event to be written, or drops it when too many wait.
+// raise takes an Event to be written, or drops it when too many wait, of this pod or of all.
 func (e *events) raise(p Pod, reason Reason, message string, now time.Time) {
+	event := e.event(p, reason, message, now)
+	uid := event.InvolvedObject.UID
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.waiting[uid] >= eventShare {
+		e.lost.Add(1)
+		return
+	}
 	select {
-	case e.queue <- e.event(p, reason, message, now):
+	case e.queue <- event:
+		e.waiting[uid]++
 	default:
 		e.lost.Add(1)
+	}
+}
+
+// taken notes that an Event does not wait any more.
+func (e *events) taken(event *corev1.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	uid := event.InvolvedObject.UID
+	if e.waiting[uid]--; e.waiting[uid] <= 0 {
+		delete(e.waiting, uid)
 	}
 }
 
@@ -99,6 +124,7 @@ func (e *events) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case event := <-e.queue:
+			e.taken(event)
 			what, err := e.correlator.EventCorrelate(event)
 			if err == nil && !what.Skip {
 				err = e.deliver(ctx, func(ctx context.Context) error { return e.write(ctx, what) })

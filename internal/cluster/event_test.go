@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -88,10 +89,30 @@ func TestEventsWaitForTheAPIServer(t *testing.T) {
 	})
 }
 
+func TestPodThatIsRefusedWithoutEndLeavesOthersTheirEvents(t *testing.T) {
+	e := newTestEvents() // the API server is away: nobody takes what waits
+	for range 10 * eventQueue {
+		e.raise(Pod{Namespace: "agents", Name: "loud", object: "1"}, Refused, "m", time.Now())
+	}
+	if got := len(e.queue); got != eventShare {
+		t.Errorf("got %d Events of one pod waiting, want %d", got, eventShare)
+	}
+	e.raise(Pod{Namespace: "agents", Name: "quiet", object: "2"}, Refused, "m", time.Now())
+	if got := len(e.queue); got != eventShare+1 {
+		t.Errorf("got %d waiting, want the other pod's too", got)
+	}
+	for range eventShare + 1 {
+		e.taken(<-e.queue)
+	}
+	if len(e.waiting) != 0 {
+		t.Errorf("got %v counted of an empty queue, want nothing", e.waiting)
+	}
+}
+
 func TestNobodyWaitsForEventsOrReports(t *testing.T) {
 	e := newTestEvents() // nothing writes them
-	for range 1000 {
-		e.raise(Pod{}, Refused, "again", time.Now())
+	for i := range 1000 {
+		e.raise(Pod{UID: strconv.Itoa(i)}, Refused, "again", time.Now())
 	}
 	if got, want := int(e.lost.Load()), 1000-eventQueue; got != want {
 		t.Errorf("got %d Events lost, want %d", got, want)

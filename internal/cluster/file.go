@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"postern.dev/postern/internal/policy"
 )
@@ -21,6 +24,9 @@ type kept struct {
 	Objects           []policy.Document
 	Services          *Services
 }
+
+// maxKept is far more than the Services of the biggest cluster take, in bytes.
+const maxKept = 1 << 30
 
 // save replaces the file at path.
 func save(path string, s *Snapshot, guards map[string]guard) error {
@@ -59,9 +65,9 @@ func confirm(path string, now time.Time) error { return os.Chtimes(path, now, no
 //
 // Shape: confirmed is when the API server last did; nil, without an error, where no file is.
 // Errors: a file that cannot be read, is none of ours, or is of a time to come: the
-// clock was set back, and how old it is cannot be told.
+// clock was set back, and how old it is cannot be told. Its guards stick all the same.
 func restore(path string, now time.Time) (s *Snapshot, guards map[string]guard, confirmed time.Time, err error) {
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe that lies there is not waited for
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, time.Time{}, nil
 	}
@@ -73,12 +79,11 @@ func restore(path string, now time.Time) (s *Snapshot, guards map[string]guard, 
 	if err != nil {
 		return nil, nil, time.Time{}, err
 	}
-	confirmed = info.ModTime()
-	if confirmed.After(now) {
-		return nil, nil, time.Time{}, fmt.Errorf("read %s: it is of %s, which has not come yet", path, confirmed.Format(time.RFC3339))
+	if !info.Mode().IsRegular() || info.Size() > maxKept {
+		return nil, nil, time.Time{}, fmt.Errorf("read %s: no file of at most %d bytes", path, int64(maxKept))
 	}
 	var k kept
-	if err := json.NewDecoder(file).Decode(&k); err != nil {
+	if err := json.NewDecoder(io.LimitReader(file, maxKept)).Decode(&k); err != nil {
 		return nil, nil, time.Time{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	if k.Services == nil {
@@ -87,6 +92,10 @@ func restore(path string, now time.Time) (s *Snapshot, guards map[string]guard, 
 	guards = make(map[string]guard, len(k.Guards))
 	for uid, protocols := range k.Guards {
 		guards[uid] = guard{on: true, protocols: protocols}
+	}
+	confirmed = info.ModTime()
+	if confirmed.After(now) {
+		return nil, guards, time.Time{}, fmt.Errorf("read %s: it is of %s, which has not come yet", path, confirmed.Format(time.RFC3339))
 	}
 	return &Snapshot{Pods: k.Pods, GuardedNamespaces: k.GuardedNamespaces, Objects: k.Objects, Services: k.Services, Stale: max(now.Sub(confirmed), 1)}, guards, confirmed, nil
 }

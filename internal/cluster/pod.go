@@ -51,12 +51,12 @@ func podOf(p *corev1.Pod) Pod {
 //
 // Shape: the annotation may be written by whoever creates a pod, so that one that
 // could be another pod's UID does not count: the UIDs that the API server gives have
-// dashes, the kubelet's hashes of files have none.
+// dashes, the kubelet's hashes of files have none, nor capitals.
 // Source: Kubernetes 1.37, pkg/kubelet/types/pod_update.go (ConfigMirrorAnnotationKey),
 // pkg/kubelet/config/common.go (applyDefaults: MD5 in hex).
 func kubeletUID(p *corev1.Pod) string {
 	hash := p.Annotations[corev1.MirrorPodAnnotationKey]
-	if sum, err := hex.DecodeString(hash); err == nil && len(sum) == 16 {
+	if sum, err := hex.DecodeString(hash); err == nil && len(sum) == 16 && hash == hex.EncodeToString(sum) {
 		return hash
 	}
 	return string(p.UID)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -90,6 +91,7 @@ func TestStaticPodsHaveTheKubeletsUID(t *testing.T) {
 		{"mirror", hash, hash},
 		{"claims another pod's UID", "7d9e1b60-1c1f-4a4a-9a8e-0a4f6b1c2d3e", uid},
 		{"claims nonsense", "../../etc", uid},
+		{"a hash as no kubelet writes it", strings.ToUpper(hash), uid}, // the gate takes no such UID, nor a list that has it
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid}}
