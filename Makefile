@@ -28,9 +28,23 @@ LINUX ?= 6.1
 # Seconds of fuzzing in all, shared by every fuzz target.
 FUZZ_SECONDS ?= 120
 
+# What is released, by architecture: static, and the same bytes of the same commit and Go.
+ARCHES   ?= amd64 arm64
+RELEASE  := bin/release
+VERSION   = $(shell sed -n 's/^const version = "\(.*\)"$$/\1/p' cmd/postern/version.go)
+REVISION  = $(shell git rev-parse HEAD)
+IMAGE    ?= localhost/postern:$(VERSION)
+
+# Of a night: seconds of fuzzing, length of the soak test, series of kernels, how often what kills is run.
+NIGHTLY_FUZZ   ?= 7200
+NIGHTLY_SOAK   ?= 30m
+NIGHTLY_LINUX  ?= 6.1 6.12
+NIGHTLY_CRASHES ?= 20
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit kernel kernel-oldest e2e race fuzz bench build generate fmt lint verify packages \
-	cluster cluster-up cluster-down cluster-images cluster-test packages-cluster packages-kernel
+	cluster cluster-up cluster-down cluster-images cluster-test packages-cluster packages-kernel packages-image \
+	programs image release unchanged nightly
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +83,30 @@ build: ## build bin/postern
 	@echo "build: bin/postern"
 	@$(GO) build -o bin/postern ./cmd/postern
 
+programs:
+	@rm -rf $(RELEASE)
+	@set -e; for arch in $(ARCHES); do echo "build: $(RELEASE)/postern-linux-$$arch"; \
+		GOOS=linux GOARCH=$$arch $(GO) build -ldflags "-s -w" -o $(RELEASE)/postern-linux-$$arch ./cmd/postern; done
+
+image: packages-image programs ## build the image IMAGE for ARCHES into an archive; PUSH=1: to its registry, too
+	@$(AS_ROOT) env "PUSH=$(PUSH)" deploy/image $(IMAGE) $(RELEASE) $(VERSION) $(REVISION)
+
+release: unchanged image ## build what is released of a commit: programs, image, chart, their checksums
+	@tar --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@$$(git log -1 --format=%ct) \
+		--transform 's,^deploy/chart,postern,' -c deploy/chart | gzip -n >$(RELEASE)/postern-$(VERSION).tgz
+	@cd $(RELEASE) && sha256sum postern-* >SHA256SUMS && cat SHA256SUMS
+
+unchanged:
+	@test -z "$$(git status --porcelain)" || { echo "release: the tree differs from its commit"; git status --short; exit 1; }
+
+nightly: packages build ## what takes hours: long fuzzing, soak, crashes and churn, older kernels, a release made twice
+	$(MAKE) fuzz FUZZ_SECONDS=$(NIGHTLY_FUZZ)
+	$(AS_ROOT) env $(STRICT) POSTERN_TEST_SOAK=$(NIGHTLY_SOAK) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test -count 1 -timeout 24h -v -run Soak ./cmd/postern
+	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test -count $(NIGHTLY_CRASHES) -timeout 24h -run 'Killed|Crash|Restart' ./cmd/postern ./internal/audit ./internal/gate ./internal/redirect
+	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test -count 1 -timeout 24h -v -run 'Churn' ./internal/gate ./internal/redirect
+	@set -e; for series in $(NIGHTLY_LINUX); do $(MAKE) kernel-oldest LINUX=$$series; done
+	testenv/release-twice
+
 generate: ## rebuild the BPF objects and their bindings (needs clang), and the custom resources
 	$(GO) generate ./bpf
 	$(GO) tool controller-gen crd paths=./internal/policy output:crd:dir=deploy/chart/crds
@@ -96,6 +134,9 @@ packages: ## install what demo and tests need from the distribution
 
 packages-kernel:
 	@$(AS_ROOT) testenv/packages --kernel-oldest
+
+packages-image:
+	@$(AS_ROOT) testenv/packages --image
 
 packages-cluster:
 	@$(AS_ROOT) testenv/packages --cluster
