@@ -166,7 +166,13 @@ func (f *feeder) tell(ctx context.Context) error {
 	return nil
 }
 
-// gatePods are the pods as the gate has to know them.
+// maxGatePods is how many pods the gate takes. A kubelet runs some hundred; whoever
+// may create pods can bind any number to a node, each for as long as it takes the
+// kubelet to turn it away.
+const maxGatePods = 2048
+
+// gatePods are the pods as the gate has to know them: of too many the guarded ones,
+// since a pod that it does not know is refused the Targets anyway.
 func (n *node) gatePods(list []cluster.Pod) []gate.Pod {
 	pods := make([]gate.Pod, 0, len(list))
 	for _, p := range list {
@@ -175,6 +181,19 @@ func (n *node) gatePods(list []cluster.Pod) []gate.Pod {
 			UID: p.UID, Namespace: p.Namespace, Name: p.Name, Guarded: guarded, HostNetwork: p.HostNetwork, IPs: p.IPs,
 			Strict: guarded && n.o.StrictPods == StrictRefuse, NoRaw: p.NoRaw, Privileges: p.Privileges,
 		})
+	}
+	if len(pods) > maxGatePods {
+		n.o.Log.WithField("pods", len(pods)).Warn("More pods are bound to this node than the gate takes, those that are not guarded are left out")
+		slices.SortStableFunc(pods, func(a, b gate.Pod) int {
+			switch {
+			case a.Guarded == b.Guarded:
+				return 0
+			case a.Guarded:
+				return -1
+			}
+			return 1
+		})
+		pods = pods[:maxGatePods]
 	}
 	return pods
 }
