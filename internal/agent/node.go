@@ -44,6 +44,7 @@ type node struct {
 	announce announcer
 	link     *link
 	pods     *pods
+	shares   *proxy.Shares
 	targets  *targets
 	objects  *objects
 	logins   *logins
@@ -99,7 +100,7 @@ func RunNode(ctx context.Context, o NodeOptions) error {
 // newNode opens the trail; it starts nothing.
 func newNode(o NodeOptions) (*node, error) {
 	n := &node{
-		o: o, link: new(link), pods: newPods(), metrics: metrics.New(), parser: sql.New(sql.Options{}),
+		o: o, link: new(link), pods: newPods(), shares: proxy.NewShares(proxy.Limits{}), metrics: metrics.New(), parser: sql.New(sql.Options{}),
 		targets: &targets{resolve: net.DefaultResolver.LookupNetIP, log: o.Log},
 		wake:    make(chan struct{}, 1), look: make(chan struct{}, 1), looked: make(chan struct{}, 1),
 		known: make(chan struct{}),
@@ -107,7 +108,7 @@ func newNode(o NodeOptions) (*node, error) {
 	var err error
 	if n.watcher, err = cluster.New(cluster.Config{
 		Kubeconfig: o.Kubeconfig, Node: o.Node, Namespace: o.Namespace, File: filepath.Join(o.LogDir, o.Node+".snapshot"),
-		Memory: filepath.Dir(o.OperatorKey), Log: o.Log, // which the chart has in memory
+		Memory: filepath.Dir(o.Gate), Log: o.Log, // which the chart has in memory
 	}); err != nil {
 		return nil, err
 	}
@@ -137,6 +138,7 @@ func newNode(o NodeOptions) (*node, error) {
 	n.ledger = newLedger(n.recorder, n.pods, n.gauges, n.announce, o.Log)
 	n.server = proxy.New(proxy.Config{
 		Handler: n, Origins: n.witness, Recorder: n.recorder, Metrics: n.metrics, Log: o.Log, MaxConns: nodeConnections,
+		Shares: n.shares,
 	})
 	return n, nil
 }
@@ -204,6 +206,7 @@ func (n *node) run(ctx context.Context) (err error) {
 	err = guests.Wait()
 	timer.Stop()
 	n.ledger.round()
+	n.tellShares()
 	err = errors.Join(err, n.handler.Close())
 	stopWorking()
 	return errors.Join(err, parts.Wait())
