@@ -89,13 +89,15 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
+/* Atomic: a task that is preempted between reading and writing would undo what
+ * others counted on its CPU meanwhile. */
 static ALWAYS_INLINE void count(__u32 pod, enum counter counter)
 {
 	__u32 key = pod * COUNTERS + counter;
 	__u64 *n = bpf_map_lookup_elem(&counters, &key);
 
 	if (n)
-		(*n)++;
+		__sync_fetch_and_add(n, 1);
 }
 
 static ALWAYS_INLINE struct address mapped(__be32 ip4)

@@ -317,17 +317,16 @@ static ALWAYS_INLINE enum verdict on_egress(struct __sk_buff *skb)
 		return PROCEED;
 	if (kind == PACKET_OPAQUE || c.standing == CLOSED)
 		return dropped(skb, &c, &d);
-	if (sk)
-		sk = bpf_sk_fullsock(sk);
+	if (is_end(skb, &d))
+		return PROCEED;
 	if (d.tcp && c.pod && is_listener(c.pod, &d.addr, d.port)) {
+		if (sk)
+			sk = bpf_sk_fullsock(sk);
 		if (sk && bpf_sk_storage_get(&client, sk, NULL, 0))
 			return PROCEED;
 		return dropped(skb, &c, &d);
 	}
 	if (!applies(&c, find(&d.addr, d.port)))
-		return PROCEED;
-	/* The end of an earlier connection, or its server would wait for hours. */
-	if (d.reset && sk && sk->type == SOCK_STREAM)
 		return PROCEED;
 	return dropped(skb, &c, &d);
 }

@@ -171,6 +171,13 @@ static ALWAYS_INLINE struct caller sender_of(struct __sk_buff *skb)
 	return c;
 }
 
+static ALWAYS_INLINE bool is_made_inside(struct __sk_buff *skb)
+{
+	struct node *node = the_node();
+
+	return !node || bpf_skb_ancestor_cgroup_id(skb, node->pods_level) == node->pods_cgroup;
+}
+
 /* Index of the pod whose listener has the port in a namespace; 0: none. */
 static ALWAYS_INLINE __u32 keeper_of(__u64 netns, __be16 port)
 {

@@ -28,7 +28,8 @@ struct origin {
 };
 
 /* Connecting socket -> its origin. SK_STORAGE: written by connect, read by
- * getpeername, egress and sockops; goes with the socket. */
+ * getpeername, egress and sockops; goes with the connection, at the latest with
+ * the socket. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -171,7 +172,8 @@ static ALWAYS_INLINE void receive(struct bpf_sock_ops *op, struct bpf_sock *sk, 
 }
 
 /* A connect that was refused, or given up, must not lend its record to whoever
- * uses the port next. */
+ * uses the port next; nor does a socket need one whose connection is over, of
+ * which a pod can keep as many as it has memory for. */
 static ALWAYS_INLINE void forget(struct bpf_sock_ops *op, struct bpf_sock *sk)
 {
 	struct origin *o = bpf_sk_storage_get(&client, sk, NULL, 0), *published;
@@ -181,12 +183,13 @@ static ALWAYS_INLINE void forget(struct bpf_sock_ops *op, struct bpf_sock *sk)
 	if (!o)
 		return;
 	tuples = tuples_of(o->pod);
-	if (!tuples)
-		return;
-	t = local_end(op, is_mapped(&o->addr));
-	published = bpf_map_lookup_elem(tuples, &t);
-	if (published && published->cookie == o->cookie)
-		bpf_map_delete_elem(tuples, &t);
+	if (tuples) {
+		t = local_end(op, is_mapped(&o->addr));
+		published = bpf_map_lookup_elem(tuples, &t);
+		if (published && published->cookie == o->cookie)
+			bpf_map_delete_elem(tuples, &t);
+	}
+	bpf_sk_storage_delete(&client, sk);
 }
 
 #endif

@@ -202,4 +202,24 @@ static ALWAYS_INLINE enum packet read_packet(struct __sk_buff *skb, struct desti
 	return read_packet_at(skb, 0, d);
 }
 
+/* Whether the packet's socket was made by a process whose packets are looked at,
+ * and not by the kernel. Defined by the object that includes this file. */
+static ALWAYS_INLINE bool is_made_inside(struct __sk_buff *skb);
+
+/* The end of an earlier connection, or its server would wait for hours: by the
+ * connection's own socket, or by the one that the kernel answers with when there
+ * is none (net/ipv4/tcp_ipv4.c, tcp_v4_send_reset). That one is raw and of the
+ * namespace's maker, whom no pod is. */
+static ALWAYS_INLINE bool is_end(struct __sk_buff *skb, const struct destination *d)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!d->reset || !sk)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || sk->protocol != IPPROTO_TCP)
+		return false;
+	return sk->type == SOCK_STREAM || !is_made_inside(skb);
+}
+
 #endif

@@ -56,6 +56,12 @@ static ALWAYS_INLINE struct caller sender_of(struct __sk_buff *skb)
 	return c;
 }
 
+/* No socket of the kernel's is in the command's cgroup, whose packets these are. */
+static ALWAYS_INLINE bool is_made_inside(struct __sk_buff *skb)
+{
+	return true;
+}
+
 static ALWAYS_INLINE bool is_kept(struct bpf_sock_addr *ctx, __be16 port)
 {
 	struct run *run = the_run();

@@ -51,22 +51,11 @@ static ALWAYS_INLINE bool is_guarded(const struct destination *d)
 	return find(&d->addr, d->port);
 }
 
-/* The end of an earlier connection, or its server would wait for hours: by the
- * connection's own socket, or by the one that the kernel answers with when there
- * is none (net/ipv4/tcp_ipv4.c, tcp_v4_send_reset). That one is raw and of the
- * namespace's maker, whom no pod is. */
-static ALWAYS_INLINE bool is_end(struct __sk_buff *skb, const struct destination *d)
+static ALWAYS_INLINE bool is_made_inside(struct __sk_buff *skb)
 {
 	struct node *node = the_node();
-	struct bpf_sock *sk = skb->sk;
 
-	if (!d->reset || !sk || !node)
-		return false;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk || sk->protocol != IPPROTO_TCP)
-		return false;
-	return sk->type == SOCK_STREAM ||
-	       bpf_skb_ancestor_cgroup_id(skb, node->pods_level) != node->pods_cgroup;
+	return !node || bpf_skb_ancestor_cgroup_id(skb, node->pods_level) == node->pods_cgroup;
 }
 
 static ALWAYS_INLINE void record(struct __sk_buff *skb, const struct destination *d)

@@ -103,6 +103,8 @@ var vectors = []vector{
 	{workload: "raw4", caps: containers, real: true, want: "EPERM"},
 	{workload: "raw4-tcp", caps: containers, real: true, want: "EPERM"},
 	{workload: "raw6-tcp", caps: containers, real: true, want: "EPERM"},
+	{workload: "raw4-reset", caps: containers, want: "EPERM"},
+	{workload: "raw6-reset", caps: containers, want: "EPERM"},
 	{workload: "raw4-first", caps: containers, real: true, want: "EPERM"},
 	{workload: "raw4-later", caps: containers, real: true, want: "EPERM"},
 	{workload: "raw4-short", caps: containers, real: true, want: "EPERM"},

@@ -32,9 +32,13 @@ func agent(s setting) string {
 	if err := run.Set(postgresGuards()); err != nil {
 		return err.Error()
 	}
-	w := &world{run: run, origin: run.Origin, id: s.argument, listeners: listeners}
+	w := &world{run: run, id: s.argument, listeners: listeners}
 	for _, l := range listeners {
-		go accept(l, w.answer)
+		go each(l, func(c net.Conn) {
+			if err := w.answer(c, run.Origin); err != nil {
+				fmt.Fprintln(os.Stderr, "origin:", err)
+			}
+		})
 	}
 	read, write, err := os.Pipe()
 	if err != nil {

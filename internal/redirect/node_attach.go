@@ -185,8 +185,19 @@ func ourPrograms(dir string) ([]found, error) {
 	return list, nil
 }
 
+// queryTries is how often the list of attached programs may have grown between the
+// two calls that read it, its length and then itself: others attach at the root too.
+const queryTries = 100
+
 func attachedAt(dir *os.File, h hook) ([]ebpf.ProgramID, error) {
-	got, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: h.at})
+	var got *link.QueryResult
+	var err error
+	for range queryTries {
+		got, err = link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: h.at})
+		if !errors.Is(err, unix.ENOSPC) { // kernel/bpf/cgroup.c, __cgroup_bpf_query: not all fit
+			break
+		}
+	}
 	if h.at == ebpf.AttachCgroupUnixConnect && err != nil {
 		return nil, nil // the kernel has no such hook
 	}

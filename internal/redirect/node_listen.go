@@ -275,7 +275,8 @@ func listenShared(network string, at netip.AddrPort) (net.Listener, error) {
 // who opened it.
 //
 // Shape: c was accepted by a listener of [Node.Listen], of whatever process.
-// Errors: [ErrNoOrigin] when no program led it here for this pod; [ErrUnknownPod].
+// Errors: [ErrNoOrigin] when no program led it here for this pod, of these [ErrGone];
+// [ErrUnknownPod].
 // Source: bpf/origin.h, accepted.
 func (n *Node) Origin(uid string, c net.Conn) (Origin, error) {
 	n.mu.Lock()

@@ -3,13 +3,18 @@ package redirect
 import (
 	"encoding/binary"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+
+	"postern.dev/postern/bpf"
+	"postern.dev/postern/testenv"
 )
 
 // Addresses that another's program replaces by the database's: one that is
@@ -121,6 +126,57 @@ func (w *nodeWorld) openGuarded(t *testing.T) {
 	w.classify(t, w.guarded, ClassGuarded, w.here)
 	w.listen(t, w.guarded)
 	w.serve(t)
+}
+
+// TestOthersMayAttachMeanwhile: others' programs come and go while ours are looked
+// for.
+func TestOthersMayAttachMeanwhile(t *testing.T) {
+	cgroup := testenv.NewCgroup(t)
+	dir, err := os.Open(cgroup.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "pass", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pass.Close()
+	var ended atomic.Bool
+	others := make(chan error, 1)
+	go func() {
+		for !ended.Load() {
+			l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup.Path, Attach: ebpf.AttachCGroupInet4Connect, Program: pass})
+			if err == nil {
+				err = l.Close()
+			}
+			if err != nil {
+				others <- err
+				return
+			}
+		}
+		others <- nil
+	}()
+	// One that stays: of no program, the length alone is read.
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup.Path, Attach: ebpf.AttachCGroupInet4Connect, Program: pass})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for range 20_000 {
+		ids, err := attachedAt(dir, hook{bpf.NodeProgConnect4, ebpf.AttachCGroupInet4Connect})
+		if err != nil || len(ids) == 0 {
+			t.Errorf("got programs %v, %v, want one or two", ids, err)
+			break
+		}
+	}
+	ended.Store(true)
+	if err := <-others; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestMovedFromThePodsToTheRoot: a process that can do better than the one before

@@ -18,6 +18,11 @@ import (
 // one of another network namespace or cgroup. It must be closed.
 var ErrNoOrigin = errors.New("no origin")
 
+// ErrGone is an [ErrNoOrigin] whose client has reset the connection already: there
+// is nobody whom it could be withheld from. A client that resets before its last
+// word of the handshake has arrived takes the record along (bpf/origin.h, forget).
+var ErrGone = fmt.Errorf("the client is gone: %w", ErrNoOrigin)
+
 // Origin is what the kernel recorded when the connection was opened.
 type Origin struct {
 	Dialled  netip.AddrPort // never a v4-mapped address
@@ -36,7 +41,7 @@ type Origin struct {
 // Origin tells where an accepted connection wanted to go and who opened it.
 //
 // Shape: c was accepted by a listener of [Run.Listen].
-// Errors: [ErrNoOrigin] when no program of this run led it here.
+// Errors: [ErrNoOrigin] when no program of this run led it here; of these, [ErrGone].
 // Source: bpf/origin.h, accepted.
 func (r *Run) Origin(c net.Conn) (Origin, error) {
 	record, err := readOrigin(r.maps.Accepted, c)
@@ -55,19 +60,34 @@ func readOrigin(accepted *ebpf.Map, c net.Conn) (record bpf.RedirectOrigin, err 
 	if err != nil {
 		return record, err
 	}
-	var lookup error
+	var lookup, gone error
 	if err := raw.Control(func(fd uintptr) {
 		lookup = accepted.Lookup(uint32(fd), &record)
+		if errors.Is(lookup, ebpf.ErrKeyNotExist) {
+			gone = checkGone(int(fd))
+		}
 	}); err != nil {
 		return record, err
 	}
 	if errors.Is(lookup, ebpf.ErrKeyNotExist) {
-		return record, ErrNoOrigin
+		return record, gone
 	}
 	if lookup != nil {
 		return record, fmt.Errorf("look origin up: %w", lookup)
 	}
 	return record, nil
+}
+
+// checkGone answers ErrGone of a socket that was reset, else ErrNoOrigin.
+//
+// Source: include/net/tcp_states.h.
+func checkGone(fd int) error {
+	const closed = 7
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err == nil && info.State == closed {
+		return ErrGone
+	}
+	return ErrNoOrigin
 }
 
 // check refuses a record of a socket of the command that another process

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"postern.dev/postern/bpf"
@@ -125,33 +128,37 @@ func TestOriginTellsWhoConnected(t *testing.T) {
 // whatever the command left behind.
 func TestNoOriginForOthers(t *testing.T) {
 	w := newWorld(t, Options{})
-	errs := make(chan error, 1)
-	outside := func(t *testing.T, from netip.AddrPort) error {
+	// outside dials the listener, resets the connection if told to, and answers
+	// what its origin is.
+	outside := func(t *testing.T, from netip.AddrPort, reset bool) (got error) {
 		t.Helper()
 		l := w.relisten(t)
 		defer l.Close()
-		go func() {
-			c, err := l.Accept()
-			if err != nil {
-				errs <- err
-				return
-			}
-			defer c.Close()
-			_, err = w.run.Origin(c)
-			errs <- err
-		}()
 		err := w.here.Do(func() error {
 			d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Control: reuseAddr}
-			c, err := d.Dial("tcp4", l.Addr().String())
+			client, err := d.Dial("tcp4", l.Addr().String())
 			if err != nil {
 				return err
 			}
-			return c.Close()
+			defer client.Close()
+			if reset {
+				err := client.(*net.TCPConn).SetLinger(0)
+				if err := errors.Join(err, client.Close()); err != nil {
+					return err
+				}
+			}
+			c, err := l.Accept()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_, got = w.run.Origin(c)
+			return nil
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return <-errs
+		return got
 	}
 	t.Run("the kernel refuses whoever was not led there", func(t *testing.T) {
 		err := w.here.Do(func() error {
@@ -167,8 +174,13 @@ func TestNoOriginForOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("straight to the port", func(t *testing.T) {
-		if got := outside(t, loopback(0)); !errors.Is(got, ErrNoOrigin) {
+		if got := outside(t, loopback(0), false); !errors.Is(got, ErrNoOrigin) || errors.Is(got, ErrGone) {
 			t.Errorf("got %v, want %v", got, ErrNoOrigin)
+		}
+	})
+	t.Run("and gone before it was accepted", func(t *testing.T) {
+		if got := outside(t, loopback(0), true); !errors.Is(got, ErrGone) || !errors.Is(got, ErrNoOrigin) {
+			t.Errorf("got %v, want %v", got, ErrGone)
 		}
 	})
 	t.Run("from the port of a refused connect", func(t *testing.T) {
@@ -180,10 +192,51 @@ func TestNoOriginForOthers(t *testing.T) {
 		if got := w.tuplesLeft(t); got != 0 {
 			t.Errorf("got %d tuples left, want 0", got)
 		}
-		if got := outside(t, loopback(41000)); !errors.Is(got, ErrNoOrigin) {
+		if got := outside(t, loopback(41000), false); !errors.Is(got, ErrNoOrigin) {
 			t.Errorf("got %v, want %v", got, ErrNoOrigin)
 		}
 	})
+}
+
+// TestRecordGoesWithItsConnection: a command may keep its sockets when their
+// connections are over, and many of them; their records it may not keep.
+func TestRecordGoesWithItsConnection(t *testing.T) {
+	w := newWorld(t, Options{})
+	for _, row := range []struct {
+		workload, listener string
+		want               error
+	}{
+		{"give-open", "there", nil},
+		{"give-ended", "there", ebpf.ErrKeyNotExist},
+		{"give-ended", "closed", ebpf.ErrKeyNotExist},
+	} {
+		if row.listener == "closed" {
+			stop(t, w.listeners)
+		}
+		socket := w.socketOf(t, w.workload(w.command, row.workload, none))
+		var record bpf.RedirectOrigin
+		err := w.run.maps.Client.Lookup(uint32(socket.Fd()), &record)
+		if !errors.Is(err, row.want) {
+			t.Errorf("%s, listener %s: got record %+v, %v, want %v", row.workload, row.listener, record, err, row.want)
+		}
+	}
+}
+
+// socketOf plays a workload that hands a socket over.
+func (w *world) socketOf(t *testing.T, giver *exec.Cmd) *os.File {
+	t.Helper()
+	var taker exec.Cmd
+	handOver(t, giver, &taker)
+	if got := w.play(t, giver); got != "given" {
+		t.Fatalf("giver: got %q, want given", got)
+	}
+	fd, err := takenFrom(int(taker.ExtraFiles[0].Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "socket")
+	t.Cleanup(func() { f.Close() })
+	return f
 }
 
 // TestOtherServersTakeNoRecord: a connection to another server from the local port

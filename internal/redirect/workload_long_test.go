@@ -192,6 +192,9 @@ func claim(to netip.AddrPort) error {
 	return nil
 }
 
+// loadWorkers is how many connections the load has at once.
+const loadWorkers = 4
+
 // load connects until the test ends it, and counts what came of it.
 func load(setting) string {
 	var ended atomic.Bool
@@ -199,7 +202,7 @@ func load(setting) string {
 	var mu sync.Mutex
 	counts := make(map[string]int)
 	var workers sync.WaitGroup
-	for range 4 {
+	for range loadWorkers {
 		workers.Go(func() {
 			for !ended.Load() {
 				got := dial(unix.AF_INET, db4)
@@ -217,5 +220,5 @@ func load(setting) string {
 	for got, n := range counts {
 		list = append(list, fmt.Sprintf("%s=%d", got, n))
 	}
-	return strings.Join(list, " ")
+	return strings.Join(list, "; ")
 }

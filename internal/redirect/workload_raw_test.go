@@ -74,23 +74,20 @@ func sendRaw4(packet []byte) string {
 	return "sent"
 }
 
-func rawTCP4(setting) string {
-	fd, err := socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP)
-	if err != nil {
-		return "socket: " + word(err)
-	}
-	if err := unix.Sendto(fd, tcpSYN(db4.Port()), 0, sockaddr(netip.AddrPortFrom(db4.Addr(), 0))); err != nil {
-		return word(err)
-	}
-	return "sent"
+// tcpRST is the end of a connection that a process makes up.
+func tcpRST(port uint16) []byte {
+	h := tcpSYN(port)
+	h[13] = 1 << 2
+	return h
 }
 
-func rawTCP6(setting) string {
-	fd, err := socket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_TCP)
+// sendRawTCP leaves it to the kernel what is before the header.
+func sendRawTCP(family int, to netip.Addr, header []byte) string {
+	fd, err := socket(family, unix.SOCK_RAW, unix.IPPROTO_TCP)
 	if err != nil {
 		return "socket: " + word(err)
 	}
-	if err := unix.Sendto(fd, tcpSYN(db6.Port()), 0, sockaddr(netip.AddrPortFrom(db6.Addr(), 0))); err != nil {
+	if err := unix.Sendto(fd, header, 0, sockaddr(netip.AddrPortFrom(to, 0))); err != nil {
 		return word(err)
 	}
 	return "sent"

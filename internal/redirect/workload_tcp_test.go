@@ -439,10 +439,30 @@ func give(family int, open bool) string {
 	return "given"
 }
 
+// giveEnded hands a socket over whose connection was refused or is over.
+func giveEnded(setting) string {
+	fd, err := socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return word(err)
+	}
+	if got := connect(fd, db4); got != "proxied" && got != "refused" {
+		return got
+	}
+	if err := disconnect(fd); err != nil {
+		return word(err)
+	}
+	if err := unix.Sendmsg(passedFD, []byte("x"), unix.UnixRights(fd), nil, 0); err != nil {
+		return word(err)
+	}
+	return "given"
+}
+
 // taken is the socket that give hands over.
-func taken() (int, error) {
+func taken() (int, error) { return takenFrom(passedFD) }
+
+func takenFrom(end int) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := unix.Recvmsg(passedFD, make([]byte, 1), oob, 0)
+	_, n, _, _, err := unix.Recvmsg(end, make([]byte, 1), oob, 0)
 	if err != nil {
 		return -1, err
 	}

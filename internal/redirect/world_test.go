@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -58,9 +59,10 @@ type world struct {
 	command   *testenv.Cgroup
 	here, db  *testenv.Netns
 	listeners []net.Listener
-	direct    atomic.Int64 // connections and datagrams that reached the database
-	noOrigin  atomic.Int64 // connections at the listener without a record
-	ended     chan error   // how connections to held4 ended, as the database saw it
+	asking    *sync.WaitGroup // of the last serve: who may still ask for an origin
+	direct    atomic.Int64    // connections and datagrams that reached the database
+	noOrigin  atomic.Int64    // connections at the listener without a record
+	ended     chan error      // how connections to held4 ended, as the database saw it
 	sniffer   *sniffer
 }
 
@@ -139,8 +141,27 @@ func (w *world) release(t *testing.T) {
 	}
 }
 
-// serve answers at the listeners with where the connection wanted to go.
-func (w *world) serve(t *testing.T) { w.serveWith(t, w.answer) }
+// serve answers at the listeners with where the connection wanted to go. Whoever
+// ends what tells origins closes the listeners and waits for w.asking before.
+func (w *world) serve(t *testing.T) {
+	origin, asking, listeners := w.origin, new(sync.WaitGroup), w.listeners
+	w.asking = asking
+	t.Cleanup(func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+		asking.Wait()
+	})
+	for _, l := range listeners {
+		asking.Go(func() {
+			each(l, func(c net.Conn) {
+				if err := w.answer(c, origin); err != nil {
+					t.Errorf("origin: %v", err)
+				}
+			})
+		})
+	}
+}
 
 func (w *world) serveWith(t *testing.T, answer func(net.Conn)) {
 	for _, l := range w.listeners {
@@ -160,14 +181,19 @@ func (w *world) beside(t *testing.T, o Options) *world {
 	return second
 }
 
-func (w *world) answer(c net.Conn) {
-	o, err := w.origin(c)
-	if err != nil {
+// answer tells a connection its origin, or closes it if it has none. The origin is
+// asked for before answer returns.
+func (w *world) answer(c net.Conn, origin func(net.Conn) (Origin, error)) error {
+	o, err := origin(c)
+	if errors.Is(err, ErrNoOrigin) {
 		w.noOrigin.Add(1)
-		c.Close()
-		return
+		return c.Close()
 	}
-	reply(c, fmt.Sprintf("%s%v %d %d", proxiedReply, o.Dialled, o.PID, o.UID))
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	go reply(c, fmt.Sprintf("%s%v %d %d", proxiedReply, o.Dialled, o.PID, o.UID))
+	return nil
 }
 
 // reply answers and waits until the other end has closed too, so that no reset
@@ -237,12 +263,18 @@ func (w *world) echo(u *net.UDPConn, at netip.AddrPort) {
 }
 
 func accept(l net.Listener, serve func(net.Conn)) {
+	each(l, func(c net.Conn) { go serve(c) })
+}
+
+// each does something with one connection after the other, until the listener is
+// closed.
+func each(l net.Listener, do func(net.Conn)) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
-		go serve(c)
+		do(c)
 	}
 }
 
