@@ -49,27 +49,6 @@ func (n *node) hearGuarded(e gate.Event) {
 	n.o.Log.WithField("pod", e.PodUID).WithField("took", e.Took).Debug("Pod guarded")
 }
 
-func (n *node) hearNotEnforced(e gate.Event) {
-	if len(e.Reasons) == 0 { // none is left
-		n.view.enforced(e.PodUID)
-		return
-	}
-	if !n.view.unenforced(e.PodUID, e.Reasons) {
-		return // told before
-	}
-	reasons := strings.Join(e.Reasons, "; ")
-	message := "This pod can go around its guard: " + reasons
-	if n.o.StrictPods == StrictRefuse {
-		message = "This pod is refused the Targets, as it can go around its guard: " + reasons
-	}
-	n.announce.Event(e.PodUID, cluster.NotEnforceable, message)
-	workload := audit.Workload{UID: e.PodUID}
-	n.witness.describe(&workload, "")
-	n.recorder.put(&audit.Record{Kind: audit.KindAgentDegraded, Workload: &workload, Event: &audit.Event{
-		Reason: "not-enforceable", Detail: map[string]string{"reasons": reasons},
-	}})
-}
-
 // notTCP is how the kernel's side says that a socket which is not TCP's was refused.
 // Every getaddrinfo connects such sockets to sort what it found (RFC 6724 §2), and
 // sends nothing: one a round is recorded, and none is told.

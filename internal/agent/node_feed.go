@@ -97,6 +97,7 @@ func (f *feeder) take(s *cluster.Snapshot) (look bool) {
 		f.handler.Forget(gone.UID)
 	}
 	f.snapshot = s
+	f.noticeProtocols(s.Pods)
 	if first || !sameObjects(f.objects, s.Objects) {
 		f.objects = s.Objects
 		look = f.takeObjects(s.Objects)
@@ -176,7 +177,7 @@ const maxGatePods = 2048
 func (n *node) gatePods(list []cluster.Pod) []gate.Pod {
 	pods := make([]gate.Pod, 0, len(list))
 	for _, p := range list {
-		guarded := p.Guarded && (len(p.Protocols) == 0 || slices.Contains(p.Protocols, string(policy.Postgres)))
+		guarded := guards(p)
 		pods = append(pods, gate.Pod{
 			UID: p.UID, Namespace: p.Namespace, Name: p.Name, Guarded: guarded, HostNetwork: p.HostNetwork, IPs: p.IPs,
 			Strict: guarded && n.o.StrictPods == StrictRefuse, NoRaw: p.NoRaw, Privileges: p.Privileges,
@@ -220,6 +221,7 @@ func (n *node) keepBooks(ctx context.Context) error {
 				n.ledger.update(status)
 			}
 			n.ledger.round()
+			n.tellOwed()
 		}
 	}
 }

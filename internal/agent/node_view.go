@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"postern.dev/postern/internal/gate"
 	"postern.dev/postern/internal/policy"
 )
 
@@ -24,8 +25,8 @@ type view struct {
 	checkpoints checkpoints
 
 	mu        sync.Mutex
-	refusing  map[string]string   // objects that are not accepted, and why
-	leaky     map[string][]string // why a pod's guard cannot be enforced, by UID
+	refusing  map[string]string // objects that are not accepted, and why
+	leaky     leaks
 	logins    map[string]login
 	columns   map[string]*columns // by Target
 	published time.Time
@@ -44,7 +45,7 @@ const publishInterval = 10 * time.Second
 
 func newView(n *node) *view {
 	return &view{
-		node: n, since: time.Now(), leaky: make(map[string][]string), logins: make(map[string]login),
+		node: n, since: time.Now(), leaky: newLeaks(), logins: make(map[string]login),
 		columns: make(map[string]*columns), states: make(map[string]metav1.Condition),
 	}
 }
@@ -76,25 +77,6 @@ func (v *view) rejections() map[string]string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return maps.Clone(v.refusing)
-}
-
-// unenforced notes that a pod can go around its guard, and tells whether that is news.
-func (v *view) unenforced(uid string, reasons []string) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if slices.Equal(v.leaky[uid], reasons) {
-		return false
-	}
-	v.leaky[uid], v.changed = slices.Clone(reasons), true
-	return true
-}
-
-// enforced notes that a pod is held, or gone.
-func (v *view) enforced(uid string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.changed = true
-	delete(v.leaky, uid)
 }
 
 // targets are the Targets as this node sees them.
@@ -130,12 +112,16 @@ func (v *view) publish(ctx context.Context) {
 	}
 	v.mu.Unlock()
 	if due {
-		v.node.watcher.Report(v.state(ctx))
+		status, err := v.node.gateStatus(ctx)
+		if err == nil && !status.Armed.IsZero() {
+			v.node.arming.take(status, v.node.recorder)
+		}
+		v.node.watcher.Report(v.state(status, err == nil))
 	}
 }
 
-// state is the node's state as its NodeStatus shows it.
-func (v *view) state(ctx context.Context) policy.NodeState {
+// state is the node's state as its NodeStatus shows it; status is the gate's, if there is one.
+func (v *view) state(status gate.Status, hasGate bool) policy.NodeState {
 	n, now := v.node, metav1.Now()
 	set := n.policy.Load()
 	state := policy.NodeState{Agent: n.o.Version, Kernel: kernelRelease(), Observed: &now, PolicyHash: set.Hash()}
@@ -143,11 +129,9 @@ func (v *view) state(ctx context.Context) policy.NodeState {
 	if state.Checkpoint, err = v.checkpoints.last(); err != nil {
 		n.o.Log.WithError(err).Warn("Checkpoint of the trail not read")
 	}
-	status, err := n.gateStatus(ctx)
-	if err == nil && !status.Armed.IsZero() {
+	if hasGate && !status.Armed.IsZero() {
 		since := metav1.NewTime(status.Armed)
 		state.ArmedSince = &since
-		n.arming.take(status, n.recorder)
 	}
 	guarded := int32(0)
 	matching := make(map[string]int32)
@@ -155,7 +139,9 @@ func (v *view) state(ctx context.Context) policy.NodeState {
 		if !p.Guarded {
 			continue
 		}
-		guarded++
+		if guards(p.Pod) {
+			guarded++
+		}
 		if reasons := v.leaks(p.UID); len(reasons) > 0 {
 			state.NotEnforceable = append(state.NotEnforceable, policy.NodePod{Namespace: p.Namespace, Name: p.Name, Reasons: reasons})
 		}
@@ -182,7 +168,7 @@ func (v *view) state(ctx context.Context) policy.NodeState {
 		state.Rejected = append(state.Rejected, policy.NodeRejection{Object: name, Reason: why})
 	}
 	slices.SortFunc(state.Rejected, func(a, b policy.NodeRejection) int { return strings.Compare(a.Object, b.Object) })
-	state.Conditions = v.conditions(err == nil, status.Unarmed, len(state.NotEnforceable))
+	state.Conditions = v.conditions(hasGate, status.Unarmed, len(state.NotEnforceable))
 	return fit(state)
 }
 
@@ -198,12 +184,6 @@ func (t TargetReport) forCluster() policy.NodeTarget {
 		out.LastLogin = &last
 	}
 	return out
-}
-
-func (v *view) leaks(uid string) []string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.leaky[uid]
 }
 
 // conditions say in three words how the node is.
