@@ -192,27 +192,3 @@ func TestListenerIsForItsPodAlone(t *testing.T) {
 		})
 	}
 }
-
-// TestPacketsWithoutTheirNamespace: kernels that do not tell a packet's namespace
-// know it by the cgroup of the socket's maker.
-func TestPacketsWithoutTheirNamespace(t *testing.T) {
-	w := newNodelessWorld(t)
-	w.without = func(f *features) { f.packetNetns = false }
-	w.open(t)
-	if err := w.node.Set(postgresGuards()); err != nil {
-		t.Fatal(err)
-	}
-	w.guarded = w.newPod(t, "guarded")
-	w.classify(t, w.guarded, ClassGuarded, w.here)
-	w.listen(t, w.guarded)
-	w.serve(t)
-	if got := w.from(t, w.guarded, "plain4"); got != "proxied" {
-		t.Errorf("plain4: got %q, want proxied", got)
-	}
-	for _, workload := range []string{"raw4", "raw6-tcp", "raw4-later", "raw4-proxyport"} {
-		if got := w.play(t, w.workload(w.guarded.container, workload, containers)); got != "EPERM" {
-			t.Errorf("%s: got %q, want EPERM", workload, got)
-		}
-	}
-	w.nothingReached(t)
-}
