@@ -52,6 +52,6 @@ gate (postern agent gate) beside it. The chart in deploy/chart installs both on 
 	f.DurationVar(&o.Drain, "drain", 30*time.Second, "how long sessions may go on after the agent was told to end")
 	f.BoolVar(&o.AllowRoot, "allow-root", false, "run as root all the same")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	cmd.AddCommand(gateCommand(), armCommand(), uninstallCommand(), prepareCommand())
+	cmd.AddCommand(gateCommand(), armCommand(), installCommand(), uninstallCommand(), prepareCommand())
 	return cmd
 }

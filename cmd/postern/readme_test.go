@@ -61,7 +61,7 @@ func tables(t *testing.T) string {
 		command *cobra.Command
 	}{
 		{"run", runCommand(io.Discard)}, {"audit tail", tailCommand()}, {"audit report", reportCommand()}, {"audit verify", verifyCommand()},
-		{"doctor", doctorCommand()}, {"status", statusCommand()}, {"agent arm", armCommand()}, {"agent uninstall", uninstallCommand()},
+		{"doctor", doctorCommand()}, {"status", statusCommand()}, {"agent arm", armCommand()}, {"agent install", installCommand()}, {"agent uninstall", uninstallCommand()},
 		{"agent", agentCommand(io.Discard)},
 	} {
 		section("`postern "+c.title+"`", "| flag | default | what it does |", flagRows(c.command))
