@@ -45,6 +45,7 @@ type node struct {
 	link     *link
 	pods     *pods
 	targets  *targets
+	short    shortfalls
 	objects  *objects
 	logins   *logins
 	arming   arming

@@ -154,12 +154,16 @@ func (f *feeder) tell(ctx context.Context) error {
 			return fmt.Errorf("tell what is guarded: %w", err)
 		}
 		f.guarded = &guarded
+		f.shortOf("guards", f.targets.coarse())
 	}
 	pods := f.node.gatePods(f.snapshot.Pods)
 	if f.pods == nil || !reflect.DeepEqual(f.pods, pods) || !slices.Equal(f.namespaces, f.snapshot.GuardedNamespaces) {
-		if err := client.Pods(ctx, pods, f.snapshot.GuardedNamespaces); err != nil {
+		err := client.Pods(ctx, pods, f.snapshot.GuardedNamespaces)
+		left := new(gate.LeftOut)
+		if err != nil && !errors.As(err, &left) {
 			return fmt.Errorf("tell who is guarded: %w", err)
 		}
+		f.shortOf("pods", left.What)
 		f.pods, f.namespaces = pods, f.snapshot.GuardedNamespaces
 	}
 	f.fed.Store(true)

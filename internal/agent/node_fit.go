@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"postern.dev/postern/internal/policy"
 )
@@ -76,6 +77,10 @@ func first[T any](list []T, most int, change func(T) T) []T {
 	return out
 }
 
+// texts gives the first of a list for people to read; the last says how many more there are.
 func texts(list []string, most, bytes int) []string {
+	if more := len(list) - most + 1; most > 0 && more > 1 {
+		return append(texts(list[:most-1], most, bytes), fmt.Sprintf("and %d more", more))
+	}
 	return first(list, most, func(text string) string { return clip(text, bytes) })
 }

@@ -193,6 +193,9 @@ func (v *view) conditions(hasGate bool, unarmed time.Duration, leaky int) policy
 	if unarmed > 0 {
 		fed += fmt.Sprintf("; pods of this boot ran for %s before: install the boot layer", unarmed.Round(time.Millisecond))
 	}
+	if short := n.short.list(); len(short) > 0 {
+		fed += "; " + strings.Join(short, "; ")
+	}
 	armed := condition(policy.ConditionArmed, hasGate && n.fed.Load(), "Fed", fed,
 		"NotFed", "the gate is away or does not know yet what is guarded: guarded pods are refused their Targets")
 	enforced := condition(policy.ConditionEnforced, leaky == 0, "Held", "every guarded pod is held",

@@ -18,6 +18,7 @@ import (
 type route struct {
 	target    *policy.Target
 	guarded   map[netip.AddrPort]bool
+	ports     []uint16 // of addresses that are too many to list: guarded on every address, and dialled by nobody
 	dials     []cluster.Dial
 	missing   map[cluster.ServiceName]string // Services that give nothing to dial, and why
 	balancers []cluster.NamePort
@@ -43,7 +44,9 @@ func (t *targets) route(target *policy.Target) route {
 		reach.Services = append(reach.Services, cluster.ServiceName{Namespace: s.Namespace, Name: s.Name})
 	}
 	addresses := t.services.Guarded(reach)
-	r := route{target: target, guarded: make(map[netip.AddrPort]bool, len(addresses.Addrs)), balancers: addresses.Names}
+	r := route{
+		target: target, guarded: make(map[netip.AddrPort]bool, len(addresses.Addrs)), ports: addresses.Ports, balancers: addresses.Names,
+	}
 	for _, addr := range addresses.Addrs {
 		r.guarded[addr] = true
 	}
@@ -117,6 +120,9 @@ func (t *targets) guardedRoutes() []redirect.Guard {
 				Target: true, Exclusive: r.target.Spec.Exclusive,
 			})
 		}
+		for _, port := range r.ports {
+			guards = append(guards, redirect.Guard{Prefix: everywhere, Port: port, Target: true, Exclusive: r.target.Spec.Exclusive})
+		}
 		if r.target.Spec.OtherPorts != policy.Refuse {
 			continue
 		}
@@ -155,6 +161,9 @@ func (t *targets) addresses() map[string][]netip.AddrPort {
 	for _, r := range t.routes {
 		for addr := range r.guarded {
 			all[r.target.Name()] = append(all[r.target.Name()], addr)
+		}
+		for _, port := range r.ports {
+			all[r.target.Name()] = append(all[r.target.Name()], netip.AddrPortFrom(everywhere.Addr(), port))
 		}
 		slices.SortFunc(all[r.target.Name()], netip.AddrPort.Compare)
 	}

@@ -39,6 +39,7 @@ type targets struct {
 	list     []*policy.Target
 	services *cluster.Services // nil outside of a cluster
 	routes   []route           // one for each of list, in a cluster
+	crowded  bool              // more was to be guarded than the kernel takes
 	names    map[string][]netip.Addr
 	ever     map[string][]netip.Addr // all that a name had during the run: guarded, not dialled
 	resolved time.Time
@@ -234,6 +235,8 @@ func (t *targets) guarded() redirect.Guarded {
 		}
 	}
 	g.Guards = append(g.Guards, t.guardedRoutes()...)
+	t.crowded = len(g.Guards) > maxGuards
+	g.Guards = bounded(g.Guards)
 	return g
 }
 
