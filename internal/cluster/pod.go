@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"encoding/hex"
-	"maps"
 	"net/netip"
 	"strings"
 
@@ -20,7 +19,7 @@ func podOf(p *corev1.Pod) Pod {
 		Name:           p.Name,
 		ServiceAccount: p.Spec.ServiceAccountName,
 		Node:           p.Spec.NodeName,
-		Labels:         maps.Clone(p.Labels),
+		Labels:         p.Labels, // nobody changes what is stored
 		HostNetwork:    p.Spec.HostNetwork,
 		Containers:     make(map[string]Container),
 		Privileges:     privilegesOf(&p.Spec),

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -81,6 +82,42 @@ func TestPodOf(t *testing.T) {
 	}
 	if got := podOf(stripped.(*corev1.Pod)); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v of what is stored, want %+v", got, want)
+	}
+}
+
+func TestPodTakesNoMoreMemoryThanItMatters(t *testing.T) {
+	large := strings.Repeat("x", 1<<16)
+	p := pod("a", "1", label("true"))
+	p.Annotations = map[string]string{"note": large}
+	p.Spec = corev1.PodSpec{
+		NodeName: "n1", NodeSelector: map[string]string{"a": large}, HostAliases: []corev1.HostAlias{{Hostnames: []string{large}}},
+		Volumes: []corev1.Volume{
+			{Name: "c", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: large}}},
+			{Name: "h", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/etc"}}}, projected("t", "postern", "token"),
+		},
+		Containers: []corev1.Container{{
+			Name: "c", Env: []corev1.EnvVar{{Value: large}}, SecurityContext: &corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{User: large}},
+			VolumeMounts: []corev1.VolumeMount{{Name: "h", MountPath: large}, {Name: "c", MountPath: large}},
+		}},
+	}
+	want := podOf(p)
+	p.Labels = map[string]string{GuardLabel: "true"}
+	for i := range 4000 {
+		p.Labels[fmt.Sprint("label", i)] = large[:60]
+	}
+	stripped, err := strip(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := podOf(stripped.(*corev1.Pod)); !reflect.DeepEqual(got, want) || len(got.Privileges) != 1 || got.TokenVolume != "t" {
+		t.Errorf("got %+v of what is stored, want %+v", got, want)
+	}
+	text, err := p.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(text) > 1024 {
+		t.Errorf("got %d bytes stored, want the few that are read", len(text))
 	}
 }
 

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,7 +17,7 @@ import (
 func strip(object any) (any, error) {
 	switch o := object.(type) {
 	case *corev1.Pod:
-		o.ObjectMeta = essential(o.ObjectMeta, o.Labels, meshNotes(o.Annotations, pick(o.Annotations, corev1.MirrorPodAnnotationKey)))
+		o.ObjectMeta = essential(o.ObjectMeta, bounded(o.Labels), meshNotes(o.Annotations, pick(o.Annotations, corev1.MirrorPodAnnotationKey)))
 		stripPod(&o.Spec)
 	case *metav1.PartialObjectMetadata:
 		o.ObjectMeta = essential(o.ObjectMeta, pick(o.Labels, GuardLabel, meshMode), nil)
@@ -50,6 +52,22 @@ func essential(m metav1.ObjectMeta, labels, annotations map[string]string) metav
 	}
 }
 
+// maxLabels is how many bytes of labels a pod may have to be told by them. Its author
+// chooses them, and can do without any.
+const maxLabels = 64 << 10
+
+// bounded are a pod's labels, or where they are too many those that this package reads.
+func bounded(labels map[string]string) map[string]string {
+	size := 0
+	for key, value := range labels {
+		size += len(key) + len(value)
+	}
+	if size > maxLabels {
+		return pick(labels, GuardLabel, meshMode)
+	}
+	return labels
+}
+
 func pick(from map[string]string, keys ...string) map[string]string {
 	var picked map[string]string
 	for _, key := range keys {
@@ -63,20 +81,59 @@ func pick(from map[string]string, keys ...string) map[string]string {
 	return picked
 }
 
-// stripPod empties what may be large, or secret, in a pod: its environment and commands.
+// stripPod keeps of a pod what podOf reads: all else, its environment and commands
+// too, may be secret, and as large as an object may be.
 func stripPod(spec *corev1.PodSpec) {
-	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
-		for i, c := range list {
-			list[i] = corev1.Container{Name: c.Name, SecurityContext: c.SecurityContext, VolumeMounts: c.VolumeMounts}
+	kept := corev1.PodSpec{
+		NodeName: spec.NodeName, ServiceAccountName: spec.ServiceAccountName, HostPID: spec.HostPID, HostNetwork: spec.HostNetwork,
+		Volumes: stripVolumes(spec.Volumes),
+	}
+	mounts := func(all []corev1.VolumeMount) []corev1.VolumeMount {
+		var of []corev1.VolumeMount
+		for _, m := range all {
+			if slices.ContainsFunc(kept.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name && v.HostPath != nil }) {
+				of = append(of, corev1.VolumeMount{Name: m.Name, ReadOnly: m.ReadOnly})
+			}
+		}
+		return of
+	}
+	stripped := func(all []corev1.Container) []corev1.Container {
+		var of []corev1.Container
+		for _, c := range all {
+			of = append(of, corev1.Container{Name: c.Name, SecurityContext: stripSecurity(c.SecurityContext), VolumeMounts: mounts(c.VolumeMounts)})
+		}
+		return of
+	}
+	kept.InitContainers, kept.Containers = stripped(spec.InitContainers), stripped(spec.Containers)
+	for _, c := range spec.EphemeralContainers {
+		kept.EphemeralContainers = append(kept.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+			Name: c.Name, SecurityContext: stripSecurity(c.SecurityContext), VolumeMounts: mounts(c.VolumeMounts),
+		}})
+	}
+	*spec = kept
+}
+
+func stripSecurity(from *corev1.SecurityContext) *corev1.SecurityContext {
+	if from == nil {
+		return nil
+	}
+	return &corev1.SecurityContext{Privileged: from.Privileged, Capabilities: from.Capabilities}
+}
+
+// stripVolumes keeps the node's directories, and the token that the agent may read.
+func stripVolumes(volumes []corev1.Volume) []corev1.Volume {
+	var kept []corev1.Volume
+	for _, v := range volumes {
+		if v.HostPath != nil {
+			kept = append(kept, corev1.Volume{Name: v.Name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: v.HostPath.Path}}})
+		}
+		if _, file := tokenOf([]corev1.Volume{v}); file != "" {
+			kept = append(kept, corev1.Volume{Name: v.Name, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+				Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: tokenAudience, Path: file}}},
+			}}})
 		}
 	}
-	for i, c := range spec.EphemeralContainers {
-		spec.EphemeralContainers[i] = corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
-			Name: c.Name, SecurityContext: c.SecurityContext, VolumeMounts: c.VolumeMounts,
-		}}
-	}
-	spec.Affinity = nil
-	spec.Tolerations = nil
+	return kept
 }
 
 // stripObject leaves of a policy object what its author wrote, and which version
