@@ -12,7 +12,7 @@ import (
 
 // doctorOptions say where a node keeps what the doctor looks at.
 type doctorOptions struct {
-	cgroups, pods, kubelet, nri, logDir string
+	cgroups, pods, kubelet, nri, logDir, units string
 }
 
 func doctorCommand() *cobra.Command {
@@ -51,6 +51,7 @@ Exit code: 0 nothing essential is missing, 1 something essential is missing or c
 	f.StringVar(&o.kubelet, "kubelet-root", defaultKubelet, "the kubelet's folder")
 	f.StringVar(&o.nri, "nri-socket", "/run/nri/nri.sock", "the container runtime's NRI socket")
 	f.StringVar(&o.logDir, "log-dir", "/var/log/postern", "where the audit trail will lie")
+	f.StringVar(&o.units, "unit-dir", defaultUnitDir, "the node's folder of systemd units")
 	return c
 }
 

@@ -29,7 +29,7 @@ func examine(f facts) []finding {
 	checks := []func(facts) finding{
 		checkKernel, checkTypes, checkCapabilities, checkCgroups, checkPrograms,
 		checkPods, checkOrder, checkRefusals, checkUnix, checkPackets, checkLinks, checkEarlier,
-		checkNRI, checkTokens, checkProcesses, checkConfinement, checkLockdown, checkUnprivileged, checkClock, checkRoom,
+		checkNRI, checkBoot, checkTokens, checkProcesses, checkConfinement, checkSELinux, checkLockdown, checkUnprivileged, checkClock, checkRoom,
 	}
 	findings := make([]finding, 0, len(checks))
 	for _, check := range checks {
@@ -225,6 +225,19 @@ func checkNRI(f facts) finding {
 	return c.orNot(f.nriErr == nil, nil)
 }
 
+func checkBoot(f facts) finding {
+	c := finding{
+		check: "boot", found: either(f.arms, "a unit at "+f.units+" arms the node before pods start", "no unit at "+f.units+" arms the node before pods start"),
+		means: "After a reboot guarded pods reach their Targets directly until the agent is there; the trail says how long",
+		do:    "Set the chart's boot.install, or run postern agent install on the node",
+	}
+	if f.armsErr != nil {
+		c.found, c.do = f.armsErr.Error(), "Name the node's folder with --unit-dir; where there is none, run postern agent arm before the kubelet"
+		return c.orNot(false, errors.New(c.found))
+	}
+	return c.orNot(f.arms, nil)
+}
+
 func checkTokens(f facts) finding {
 	c := finding{
 		check: "tokens", found: "pods' volumes are below " + f.kubelet,
@@ -254,6 +267,16 @@ func checkConfinement(f facts) finding {
 		means: "The gate may not look into other processes: on some nodes pods are then not found",
 		do:    "Let the gate run unconfined, as the chart says",
 	}.orNot(f.apparmor == "", nil)
+}
+
+func checkSELinux(f facts) finding {
+	// spc_t is what runtimes give to privileged containers; the others are the host's own.
+	held := f.selinux != "" && f.selinux != "spc_t" && !strings.HasPrefix(f.selinux, "unconfined") && f.selinux != "init_t"
+	return finding{
+		check: "SELinux", found: either(f.selinux == "", "it is not in force", "it is in force, and this process is "+f.selinux),
+		means: "The gate may be kept from loading programs and from looking into pods: the check programs tells of the former",
+		do:    "Give the gate the type spc_t (securityContext.seLinuxOptions), which the chart does not ask for",
+	}.orNot(!held, nil)
 }
 
 func checkLockdown(f facts) finding {

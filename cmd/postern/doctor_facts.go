@@ -39,8 +39,13 @@ type facts struct {
 	unprivBPF   string // kernel.unprivileged_bpf_disabled
 	unprivErr   error
 	apparmor    string // this process's profile; empty: none
+	selinux     string // this process's type, where SELinux is in force; empty: it is not
 	ownPIDs     bool   // process IDs here are not the kernel's
 	ownPIDsErr  error
+
+	units   string // folder of systemd units
+	arms    bool   // one of them arms the node before it starts pods
+	armsErr error
 
 	synced    bool // the clock is
 	clockErr  error
@@ -60,6 +65,9 @@ func gather(o doctorOptions, kernel redirect.Inspection) facts {
 	f.lockdown, f.lockdownErr = lockdown("/sys/kernel/security/lockdown")
 	f.unprivBPF, f.unprivErr = oneLine("/proc/sys/kernel/unprivileged_bpf_disabled")
 	f.apparmor = confinedBy()
+	f.selinux = selinuxType("/sys/fs/selinux/enforce", "/proc/self/attr/current")
+	f.units = o.units
+	f.arms, f.armsErr = armsOnBoot(o.units)
 	f.ownPIDs, f.ownPIDsErr = hasOwnPIDs()
 	f.synced, f.clockErr = clockSynced()
 	f.logDir, f.freeBytes, f.freeErr = room(o.logDir)
@@ -150,6 +158,36 @@ func confinedBy() string {
 		return ""
 	}
 	return name
+}
+
+// selinuxType is the type that SELinux enforces on this process.
+//
+// Source: proc_pid_attr(5), /proc/pid/attr/current: user:role:type:level.
+func selinuxType(enforce, current string) string {
+	if text, err := oneLine(enforce); err != nil || text != "1" {
+		return "" // the kernel has no SELinux, or it only reports
+	}
+	label, err := oneLine(current)
+	parts := strings.Split(strings.TrimRight(label, "\x00"), ":")
+	if err != nil || len(parts) < 3 {
+		return "an unknown type"
+	}
+	return parts[2]
+}
+
+// armsOnBoot tells whether a unit that starts pods has the one that arms the node
+// come before it.
+func armsOnBoot(units string) (bool, error) {
+	if _, err := os.ReadDir(units); err != nil {
+		return false, err
+	}
+	for _, dependency := range []string{"wants", "requires"} {
+		links, err := filepath.Glob(filepath.Join(units, "*."+dependency, armUnit))
+		if err != nil || len(links) > 0 {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // hasOwnPIDs tells whether this is another process ID namespace than the first,

@@ -22,7 +22,7 @@ func healthy() facts {
 			Root: "/sys/fs/cgroup", Pods: "/sys/fs/cgroup/kubepods", First: true,
 			SetRetval: true, UnixConnect: true, SockDestroy: true, PacketNetns: true, TCX: true,
 		},
-		release: "6.18.0", version: [2]int{6, 18}, nri: "/run/nri/nri.sock", kubelet: "/var/lib/kubelet",
+		release: "6.18.0", version: [2]int{6, 18}, units: defaultUnitDir, arms: true, nri: "/run/nri/nri.sock", kubelet: "/var/lib/kubelet",
 		lockdown: "none", unprivBPF: "2", synced: true, logDir: "/var/log", freeBytes: 64 << 30,
 	}
 	for _, c := range needed {
@@ -68,6 +68,10 @@ func TestDoctorSaysWhatIsMissing(t *testing.T) {
 		"no sock_destroy":     {func(f *facts) { f.kernel.SockDestroy = false }, "earlier", missing, false, "netlink"},
 		"no NRI":              {func(f *facts) { f.nriErr = fs.ErrNotExist }, "NRI", missing, false, "until it has been seen"},
 		"NRI out of sight":    {func(f *facts) { f.nriErr = fs.ErrPermission }, "NRI", cannotTell, false, "NRI"},
+		"no unit":             {func(f *facts) { f.arms = false }, "boot", missing, false, "boot.install"},
+		"no systemd":          {func(f *facts) { f.arms, f.armsErr = false, fs.ErrNotExist }, "boot", cannotTell, false, "--unit-dir"},
+		"SELinux":             {func(f *facts) { f.selinux = "container_t" }, "SELinux", missing, false, "container_t"},
+		"SELinux, privileged": {func(f *facts) { f.selinux = "spc_t" }, "SELinux", fine, false, "spc_t"},
 		"no kubelet":          {func(f *facts) { f.podsErr = fs.ErrNotExist }, "tokens", missing, false, "--kubelet-root"},
 		"nested node":         {func(f *facts) { f.ownPIDs = true }, "processes", missing, false, "kind"},
 		"AppArmor":            {func(f *facts) { f.apparmor = "cri-containerd.apparmor.d" }, "AppArmor", missing, false, "cri-containerd"},
@@ -136,6 +140,44 @@ func TestDoctorAsksForWhatTheChartGives(t *testing.T) {
 	}
 	if !slices.Equal(asked, given) {
 		t.Errorf("got %v asked for, want %v as the chart has it", asked, given)
+	}
+}
+
+func TestSELinuxTypeIsTheThirdPartOfTheLabel(t *testing.T) {
+	dir := t.TempDir()
+	for _, row := range []struct{ enforce, label, want string }{
+		{"1", "system_u:system_r:container_t:s0:c1,c2\x00", "container_t"},
+		{"1\n", "broken", "an unknown type"},
+		{"0", "system_u:system_r:container_t:s0", ""},
+	} {
+		for name, text := range map[string]string{"enforce": row.enforce, "current": row.label} {
+			if err := os.WriteFile(dir+"/"+name, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := selinuxType(dir+"/enforce", dir+"/current"); got != row.want {
+			t.Errorf("got %q of %q, want %q", got, row.label, row.want)
+		}
+	}
+	if got := selinuxType(dir+"/nowhere", dir+"/current"); got != "" {
+		t.Errorf("got %q on a kernel without SELinux, want nothing", got)
+	}
+}
+
+func TestDoctorSeesWhatInstallHasDone(t *testing.T) {
+	root := t.TempDir()
+	units := root + defaultUnitDir
+	if err := os.MkdirAll(units, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := armsOnBoot(units); got || err != nil {
+		t.Errorf("got %v, %v before, want no unit", got, err)
+	}
+	if err := install(t, "--host-root", root, "--require"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := armsOnBoot(units); !got || err != nil {
+		t.Errorf("got %v, %v after, want the unit", got, err)
 	}
 }
 
