@@ -105,7 +105,7 @@ func detachWhere(root string, pick func(command uint64) bool) error {
 	defer f.Close()
 	var errs []error
 	for _, h := range rootHooks {
-		found, err := link.QueryPrograms(link.QueryOptions{Target: int(f.Fd()), Attach: h.at})
+		found, err := queryPrograms(link.QueryOptions{Target: int(f.Fd()), Attach: h.at})
 		if h.at == ebpf.AttachCgroupUnixConnect && err != nil {
 			continue // the kernel has no such hook
 		}

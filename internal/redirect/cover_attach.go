@@ -45,7 +45,7 @@ func (c *cover) attach(index int) error {
 }
 
 func (c *cover) attachOnce(index int) error {
-	found, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+	found, err := queryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func isCover(program *ebpf.Program) (is bool, podsPath string, err error) {
 // detachCover takes from a device what is ours, of one node or, if podsPath is
 // empty, of any, however it is attached. A device that is gone took it along.
 func detachCover(index int, podsPath string) error {
-	found, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+	found, err := queryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
 	if err == nil {
 		ours, err := ourCovers(programIDs(found))
 		if err != nil {

@@ -185,19 +185,26 @@ func ourPrograms(dir string) ([]found, error) {
 	return list, nil
 }
 
-// queryTries is how often the list of attached programs may have grown between the
-// two calls that read it, its length and then itself: others attach at the root too.
+// queryTries is how often a list of attached programs may have grown between the two
+// calls that read it, its length and then itself: others attach too.
 const queryTries = 100
 
-func attachedAt(dir *os.File, h hook) ([]ebpf.ProgramID, error) {
-	var got *link.QueryResult
-	var err error
+// queryPrograms lists the programs at one hook.
+//
+// Source: kernel/bpf/cgroup.c, __cgroup_bpf_query, and kernel/bpf/mprog.c,
+// bpf_mprog_query: ENOSPC when not all fit.
+func queryPrograms(o link.QueryOptions) (got *link.QueryResult, err error) {
 	for range queryTries {
-		got, err = link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: h.at})
-		if !errors.Is(err, unix.ENOSPC) { // kernel/bpf/cgroup.c, __cgroup_bpf_query: not all fit
+		got, err = link.QueryPrograms(o)
+		if !errors.Is(err, unix.ENOSPC) {
 			break
 		}
 	}
+	return got, err
+}
+
+func attachedAt(dir *os.File, h hook) ([]ebpf.ProgramID, error) {
+	got, err := queryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: h.at})
 	if h.at == ebpf.AttachCgroupUnixConnect && err != nil {
 		return nil, nil // the kernel has no such hook
 	}
