@@ -182,10 +182,15 @@ func (g *gate) setGuarded(ctx context.Context, to redirect.Guarded) error {
 		return err
 	}
 	g.mu.Lock()
-	widened := slices.ContainsFunc(to.Guards, func(guard redirect.Guard) bool { return !slices.Contains(g.guarded.Guards, guard) })
+	before, has := setOf(g.guarded.Guards), setOf(to.Guards)
+	more, fewer := missing(before, to.Guards), missing(has, g.guarded.Guards)
 	g.guarded, g.fed = to, true
 	g.changed()
 	g.mu.Unlock()
+	widened := more > 0
+	if more+fewer > 0 { // said here too, where the agent cannot take it back
+		g.log.WithField("guards", len(to.Guards)).WithField("more", more).WithField("fewer", fewer).Info("What is guarded has changed")
+	}
 	if !widened {
 		return nil
 	}
@@ -198,6 +203,24 @@ func (g *gate) setGuarded(ctx context.Context, to redirect.Guarded) error {
 		_, err := g.kernel.Destroy(ctx, p.uid)
 		return err
 	})
+}
+
+func setOf(guards []redirect.Guard) map[redirect.Guard]bool {
+	set := make(map[redirect.Guard]bool, len(guards))
+	for _, guard := range guards {
+		set[guard] = true
+	}
+	return set
+}
+
+// missing counts the guards that are not in a set.
+func missing(set map[redirect.Guard]bool, guards []redirect.Guard) (n int) {
+	for _, guard := range guards {
+		if !set[guard] {
+			n++
+		}
+	}
+	return n
 }
 
 // arm says what is guarded, and notes when that was first said since the boot. It is

@@ -111,7 +111,7 @@ func newPod(uid string, now time.Time) *pod {
 		wish:    wish{first: now},
 		sockets: newBucket(1000, 500),
 		tokens:  newBucket(50, 20),
-		walks:   newBucket(5, 5),
+		walks:   newBucket(5, 1), // each may be long
 	}
 }
 

@@ -27,10 +27,12 @@ var (
 )
 
 const (
-	// maxDepth and maxCgroups bound a walk: who may write in a container's cgroup
-	// can nest others.
+	// maxDepth, maxCgroups and maxNested bound a walk. Who may write in a container's
+	// cgroup can nest others: each container has a share of its own, so that what one
+	// makes hides nothing of another. A container with systemd in it has some hundred.
 	maxDepth   = 16
-	maxCgroups = 1 << 16
+	maxCgroups = 1 << 16 // that are no container's
+	maxNested  = 1 << 12 // of one container
 )
 
 // ParseCgroup tells whose the cgroup of that path is: a pod's, and within it a
@@ -133,10 +135,13 @@ var errEnough = errors.New("enough")
 // walk visits a cgroup and those below it. One that vanishes meanwhile is left
 // out.
 func walk(dir string, visit func(dir string, id uint64) error) error {
-	visited := 0
-	var down func(dir string, depth int) error
-	down = func(dir string, depth int) error {
-		if visited++; depth > maxDepth || visited > maxCgroups {
+	var down func(dir string, depth int, left *int, nested bool) error
+	down = func(dir string, depth int, left *int, nested bool) error {
+		if !nested && containerOf(filepath.Base(dir)) != "" {
+			share := maxNested
+			left, nested = &share, true
+		}
+		if *left--; depth > maxDepth || *left < 0 {
 			return nil
 		}
 		var st unix.Stat_t
@@ -151,13 +156,14 @@ func walk(dir string, visit func(dir string, id uint64) error) error {
 			return err
 		}
 		for _, name := range names {
-			if err := down(filepath.Join(dir, name), depth+1); err != nil {
+			if err := down(filepath.Join(dir, name), depth+1, left, nested); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	return down(dir, 0)
+	left := maxCgroups
+	return down(dir, 0, &left, false)
 }
 
 // list names the folders in a cgroup's folder.

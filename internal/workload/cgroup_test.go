@@ -2,6 +2,7 @@ package workload
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -105,6 +106,32 @@ func TestWalkThroughNestedCgroupsIsBounded(t *testing.T) {
 	err := walk(deep, func(string, uint64) error { visited++; return nil })
 	if err != nil || visited != maxDepth+1 {
 		t.Errorf("got %d cgroups visited, %v, want %d", visited, err, maxDepth+1)
+	}
+}
+
+func TestWhatAContainerNestsHidesNothingOfAnother(t *testing.T) {
+	root := t.TempDir()
+	first, second := strings.Repeat("a", 64), strings.Repeat("b", 64)
+	for _, dir := range []string{"pod1/" + first, "pod1/" + second, "pod1/" + first + "/x/" + second} { // the last one is no container
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range maxNested {
+		for _, dir := range []string{"", "/x/" + second} {
+			if err := os.Mkdir(fmt.Sprintf("%s/pod1/%s%s/%d", root, first, dir, i), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	of := make(map[string]int)
+	err := walk(root, func(dir string, _ uint64) error {
+		path, _ := strings.CutPrefix(dir, filepath.Join(root, "pod1")+"/")
+		of[path[:min(len(path), 64)]]++
+		return nil
+	})
+	if err != nil || of[first] != maxNested || of[second] != 1 {
+		t.Errorf("got %d cgroups of the one container and %d of the other, %v, want %d and 1", of[first], of[second], err, maxNested)
 	}
 }
 

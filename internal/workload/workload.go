@@ -55,8 +55,11 @@ func exe(p Process) string {
 	if err != nil {
 		return ""
 	}
-	var st unix.Stat_t
-	if unix.Stat(link, &st) != nil || st.Ino != p.ExeInode || st.Dev != p.ExeDev {
+	// What is known already is enough: a file system that the workload serves itself
+	// (FUSE) would be asked else, and need not answer.
+	var st unix.Statx_t
+	err = unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
+	if err != nil || st.Ino != p.ExeInode || unix.Mkdev(st.Dev_major, st.Dev_minor) != p.ExeDev {
 		return ""
 	}
 	if ticks, ok := started(p.PID); !ok || ticks != ticksOf(p.Started) {
