@@ -8,5 +8,6 @@
 //	                  refusal, closed         closed; recorded at least once
 //
 // Every connection leaves at least one record: the pair session.open and
-// session.close, a cancel, or a refusal.
+// session.close, a cancel, or a refusal. Of those that exceed the share of their
+// workload ([Limits]) one a minute is recorded, and the others are counted.
 package proxy

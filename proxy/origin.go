@@ -20,6 +20,9 @@ type Origin struct {
 
 // Origins tells the origin of an accepted connection.
 type Origins interface {
+	// Owner is what is known of who opened the connection without asking anybody:
+	// the pod in whose share it counts, by its UID. It is empty outside of a cluster.
+	Owner(net.Conn) audit.Workload
 	// Origin fails for a connection that no program led here; it must be closed.
 	Origin(net.Conn) (Origin, error)
 }
@@ -34,11 +37,13 @@ type Identifier interface {
 	Pod(Origin) *policy.PodSubject
 }
 
-// Refused is why a connection is turned away before its identity is asked for.
+// Refused is why a connection is turned away before its identity is asked for, or
+// for exceeding the share of its workload at any time.
 //
 // Shape: Message may be shown.
 type Refused struct {
 	Reason  metrics.Refusal
+	Share   string // the one that is exceeded, as [Limits] names it
 	Message string
 }
 

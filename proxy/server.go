@@ -22,14 +22,15 @@ const defaultMaxConns = 4096
 // acceptPause is how long the accept loop rests when the process is out of file descriptors.
 const acceptPause = 50 * time.Millisecond
 
-// Config is what a [Server] needs. All of it but MaxConns is required.
+// Config is what a [Server] needs. All of it but the last two is required.
 type Config struct {
 	Handler  Handler
 	Origins  Origins
 	Recorder Recorder
 	Metrics  *metrics.Metrics
 	Log      logrus.FieldLogger
-	MaxConns int // connections at once, logged in or not; 4096
+	MaxConns int     // connections at once, logged in or not; 4096
+	Shares   *Shares // of the workloads; nil: nobody has bounds of his own
 }
 
 // Server accepts connections and serves each in a goroutine of its own.
@@ -53,15 +54,25 @@ func (s *Server) Serve(accepting, sessions context.Context, l net.Listener) erro
 	var running errgroup.Group
 	slots := make(chan struct{}, s.config.MaxConns)
 	err := s.accept(accepting, l, func(conn net.Conn) {
+		owner := s.config.Origins.Owner(conn)
+		a := arrival{conn: conn, owner: owner, share: s.config.Shares.Of(owner.UID)}
+		leave, turned := a.share.enter()
+		if leave == nil {
+			s.refuse(a, turned)
+			return
+		}
 		select {
 		case slots <- struct{}{}:
 		default:
-			s.refuse(conn, Origin{}, metrics.Busy)
+			leave()
+			s.refuse(a, &Refused{Reason: metrics.Busy, Message: "too many connections of all pods together"})
 			return
 		}
+		a.turned = turned
 		running.Go(func() error {
 			defer func() { <-slots }()
-			s.serve(sessions, conn)
+			defer leave()
+			s.serve(sessions, a)
 			return nil
 		})
 	})
@@ -89,15 +100,30 @@ func (s *Server) accept(ctx context.Context, l net.Listener, each func(net.Conn)
 	}
 }
 
-func (s *Server) serve(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
-	origin, err := s.config.Origins.Origin(conn)
+// arrival is a connection that was accepted, and its part in what its workload has.
+type arrival struct {
+	conn   net.Conn
+	owner  audit.Workload
+	share  *Share
+	turned *Refused // why it is let in only to be told so
+}
+
+// session begins the session of an arrival.
+func (s *Server) session(a arrival, origin Origin) *Session {
+	session := NewSession(a.conn, origin, s.config.Recorder, s.config.Metrics)
+	session.share, session.turned = a.share, a.turned
+	return session
+}
+
+func (s *Server) serve(ctx context.Context, a arrival) {
+	defer a.conn.Close()
+	origin, err := s.config.Origins.Origin(a.conn)
 	if err != nil {
 		s.config.Log.WithError(err).Warn("Connection without an origin closed")
-		s.refuse(conn, Origin{}, metrics.NoOrigin)
+		s.refuse(a, &Refused{Reason: metrics.NoOrigin})
 		return
 	}
-	session := NewSession(conn, origin, s.config.Recorder, s.config.Metrics)
+	session := s.session(a, origin)
 	log := s.config.Log.WithField("session", session.ID)
 	if err := contained(ctx, s.config.Handler, session); err != nil {
 		log.WithError(err).Debug("Session ended")
@@ -120,14 +146,19 @@ func contained(ctx context.Context, h Handler, s *Session) (err error) {
 }
 
 // refuse closes a connection that reaches no handler, and records it.
-func (s *Server) refuse(conn net.Conn, origin Origin, reason metrics.Refusal) {
-	conn.Close()
-	session := NewSession(conn, origin, s.config.Recorder, s.config.Metrics)
+func (s *Server) refuse(a arrival, why *Refused) {
+	a.conn.Close()
+	session := s.session(a, Origin{Workload: a.owner})
 	r := session.Record(audit.KindRefusal)
-	if !origin.Dialled.IsValid() {
-		r.Workload, r.Target = nil, nil
+	r.Target = nil // nobody has asked where it wanted to go
+	if a.owner.UID == "" {
+		r.Workload = nil
 	}
-	if err := session.Refuse(r, reason, "", "closed without an answer"); err != nil {
+	message := "closed without an answer"
+	if why.Message != "" {
+		message += ": " + why.Message
+	}
+	if err := session.Refuse(r, why.Reason, "", message); err != nil {
 		s.config.Log.WithError(err).Error("Refusal not recorded")
 	}
 }

@@ -66,6 +66,8 @@ type originFunc func(net.Conn) (Origin, error)
 
 func (f originFunc) Origin(conn net.Conn) (Origin, error) { return f(conn) }
 
+func (originFunc) Owner(net.Conn) audit.Workload { return audit.Workload{} }
+
 func known(net.Conn) (Origin, error) {
 	return Origin{Dialled: netip.MustParseAddrPort("10.0.0.1:5432"), Workload: audit.Workload{LinuxUID: 1000}}, nil
 }
@@ -82,6 +84,8 @@ func (r *trail) Append(record *audit.Record) (int64, error) {
 	r.records = append(r.records, *record)
 	return int64(len(r.records)), nil
 }
+
+func (r *trail) Count(*audit.Record) {}
 
 func (r *trail) Wait(context.Context, int64) error { return nil }
 

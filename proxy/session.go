@@ -15,6 +15,9 @@ import (
 type Recorder interface {
 	// Append returns when the record is written; the write survives the process.
 	Append(*audit.Record) (index int64, err error)
+	// Count takes a record that is not written, because an earlier one of its kind,
+	// whose ID it has, stands for it.
+	Count(*audit.Record)
 	// Wait returns when the record with this index is durable.
 	Wait(ctx context.Context, index int64) error
 }
@@ -34,6 +37,8 @@ type Session struct {
 	Conn   net.Conn
 	Origin Origin
 
+	share    *Share
+	turned   *Refused
 	recorder Recorder
 	metrics  *metrics.Metrics
 	started  time.Time
@@ -59,6 +64,13 @@ func NewSession(conn net.Conn, origin Origin, recorder Recorder, m *metrics.Metr
 		target:   &audit.Target{Address: origin.Dialled.String()},
 	}
 }
+
+// Share is what the session's workload has; nil has no bounds.
+func (s *Session) Share() *Share { return s.share }
+
+// Turned tells why the session may not go on beyond what it takes to say so in its
+// protocol, nil where it may.
+func (s *Session) Turned() *Refused { return s.turned }
 
 // Identified says who the session's workload proved to be.
 func (s *Session) Identified(who identity.Identity) {
@@ -98,10 +110,19 @@ func (s *Session) NextSeq() int64 { return s.seq.Add(1) }
 
 // Append writes a record to the trail.
 //
-// Errors: the trail cannot be written; what the record announces must not happen.
+// Errors: the trail cannot be written, or, with a [*Refused], the workload has had
+// its share of it; what the record announces must not happen.
 func (s *Session) Append(r *audit.Record) (int64, error) {
+	switch r.Kind {
+	case audit.KindSessionOpen, audit.KindRequest, audit.KindCancel: // what has not happened yet
+		if refused := s.share.MayRecord(); refused != nil {
+			return 0, refused
+		}
+	}
 	s.recorded.Store(true)
-	return s.recorder.Append(r)
+	index, err := s.recorder.Append(r)
+	s.share.recorded(r.Bytes)
+	return index, err
 }
 
 // Wait returns when the record with this index is durable.
@@ -133,10 +154,17 @@ func (s *Session) Close(status audit.Status, code string, bytes int64) error {
 
 // Refuse records that the connection is turned away.
 //
-// Shape: r has its ID already, so that the client can be told before the record is written.
+// Shape: r's ID is that of the record to tell the client of: an earlier one, where
+// the workload is refused the same again and again.
 func (s *Session) Refuse(r *audit.Record, reason metrics.Refusal, code, message string) error {
 	s.metrics.Refused(reason)
 	r.Refusal = &audit.Refusal{Reason: string(reason), Code: code, Message: message}
+	if id := s.share.standIn(reason, r.ID); id != r.ID {
+		r.ID = id
+		s.recorded.Store(true)
+		s.recorder.Count(r)
+		return nil
+	}
 	_, err := s.Append(r)
 	return err
 }

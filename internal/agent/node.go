@@ -44,6 +44,7 @@ type node struct {
 	announce announcer
 	link     *link
 	pods     *pods
+	shares   *proxy.Shares
 	targets  *targets
 	short    shortfalls
 	objects  *objects
@@ -100,7 +101,7 @@ func RunNode(ctx context.Context, o NodeOptions) error {
 // newNode opens the trail; it starts nothing.
 func newNode(o NodeOptions) (*node, error) {
 	n := &node{
-		o: o, link: new(link), pods: newPods(), metrics: metrics.New(), parser: sql.New(sql.Options{}),
+		o: o, link: new(link), pods: newPods(), shares: proxy.NewShares(proxy.Limits{}), metrics: metrics.New(), parser: sql.New(sql.Options{}),
 		targets: &targets{resolve: net.DefaultResolver.LookupNetIP, log: o.Log},
 		wake:    make(chan struct{}, 1), look: make(chan struct{}, 1), looked: make(chan struct{}, 1),
 		known: make(chan struct{}),
@@ -138,6 +139,7 @@ func newNode(o NodeOptions) (*node, error) {
 	n.ledger = newLedger(n.recorder, n.pods, n.gauges, n.announce, o.Log)
 	n.server = proxy.New(proxy.Config{
 		Handler: n, Origins: n.witness, Recorder: n.recorder, Metrics: n.metrics, Log: o.Log, MaxConns: nodeConnections,
+		Shares: n.shares,
 	})
 	return n, nil
 }
@@ -205,6 +207,7 @@ func (n *node) run(ctx context.Context) (err error) {
 	err = guests.Wait()
 	timer.Stop()
 	n.ledger.round()
+	n.tellShares()
 	err = errors.Join(err, n.handler.Close())
 	stopWorking()
 	return errors.Join(err, parts.Wait())

@@ -95,6 +95,7 @@ func (f *feeder) take(s *cluster.Snapshot) (look bool) {
 	first := f.snapshot == nil
 	for _, gone := range f.node.pods.replace(s.Pods) {
 		f.handler.Forget(gone.UID)
+		f.shares.Forget(gone.UID)
 	}
 	f.snapshot = s
 	f.noticeProtocols(s.Pods)
@@ -225,6 +226,7 @@ func (n *node) keepBooks(ctx context.Context) error {
 				n.ledger.update(status)
 			}
 			n.ledger.round()
+			n.tellShares()
 			n.tellOwed()
 		}
 	}

@@ -57,6 +57,12 @@ func (r *recorder) Append(record *audit.Record) (int64, error) {
 	return index, nil
 }
 
+// Count is [proxy.Recorder]'s.
+func (r *recorder) Count(record *audit.Record) {
+	r.count(record)
+	r.refused.Add(1)
+}
+
 // put writes a record of the agent's own life. One that cannot be written
 // is logged and no more: the sessions, which depend on the trail, are refused.
 func (r *recorder) put(record *audit.Record) {

@@ -15,6 +15,9 @@ import (
 // origins tells the proxy where a connection wanted to go and who opened it.
 type origins struct{ kernel *redirect.Run }
 
+// Owner is [proxy.Origins]'s: there is one workload.
+func (origins) Owner(net.Conn) audit.Workload { return audit.Workload{} }
+
 // Origin is [proxy.Origins]'s.
 func (o origins) Origin(conn net.Conn) (proxy.Origin, error) {
 	origin, err := o.kernel.Origin(conn)

@@ -82,7 +82,7 @@ func (l *Log) ID() string { return l.id }
 
 // Append writes r to the log.
 //
-// Shape: V, Log, Index, Time, Node and Agent are filled in, and ID when it is
+// Shape: V, Log, Index, Time, Node, Agent and Bytes are filled in, and ID when it is
 // empty. r and what it points to may be used again afterwards. Many goroutines
 // may append at once.
 // Errors: [ErrPoisoned], [ErrFull], [ErrClosed]; the request must then not be
@@ -121,6 +121,7 @@ func (l *Log) append(r *Record, s *seal) error {
 	if err := l.reserve(r.Kind); err != nil {
 		return err
 	}
+	r.Bytes = len(l.line) + len(l.lines)
 	if len(l.lines) > 0 {
 		if err := l.values.append(l.lines); err != nil {
 			return l.fail(err)

@@ -68,6 +68,9 @@ type Record struct {
 	Loss       *Loss       `json:"loss,omitempty"`
 	Key        *Key        `json:"key,omitempty"`
 	Previous   *Previous   `json:"previous,omitempty"`
+
+	// Bytes is what the record and its values take in the log, once it is written.
+	Bytes int `json:"-"`
 }
 
 // Workload is who connected: what the kernel saw and what was proven.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"postern.dev/postern/proxy"
 )
 
 // maxExpected bounds the replies that are due. The server holds back at most
@@ -113,6 +115,7 @@ type queue struct {
 	spare    int  // Syncs sent during a COPY: answered only if it fails before they are read
 	closed   error
 	names    names
+	share    *proxy.Share // of the workload for which due is held
 }
 
 func newQueue() *queue {
@@ -124,7 +127,8 @@ func newQueue() *queue {
 // push adds a reply that is due. It must be called before the message is sent.
 //
 // Shape: skipped means that the server will ignore the message.
-// Errors: [errMalformed] where the message is not allowed in a COPY.
+// Errors: [errMalformed] where the message is not allowed in a COPY, and a
+// [*proxy.Refused] when the workload has its share of memory.
 func (q *queue) push(e *expected) (skipped bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -143,8 +147,12 @@ func (q *queue) push(e *expected) (skipped bool, err error) {
 	case q.skipping:
 		return true, nil
 	}
+	size := e.size()
+	if refused := q.share.Hold(size); refused != nil {
+		return true, refused
+	}
 	q.due = append(q.due, e)
-	q.bytes += e.size()
+	q.bytes += size
 	if e.namesStatement() {
 		q.naming++
 	}
@@ -315,12 +323,15 @@ func (q *queue) close(err error) {
 	q.moved.Broadcast()
 }
 
-// rest is what will not be answered any more.
+// rest is what will not be answered any more. The session remembers nothing then.
 func (q *queue) rest() []*expected {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	due := q.due
 	q.due = nil
+	q.share.Release(q.bytes)
+	q.bytes = 0
+	q.names.discard()
 	return due
 }
 
@@ -331,6 +342,7 @@ func (q *queue) remove(i int) {
 	}
 	q.untold = q.untold || q.due[i].alters()
 	q.bytes -= q.due[i].size()
+	q.share.Release(q.due[i].size())
 	q.due = slices.Delete(q.due, i, i+1)
 	q.moved.Broadcast()
 }

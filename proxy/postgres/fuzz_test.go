@@ -34,7 +34,7 @@ func FuzzReader(f *testing.F) {
 	addHostile(f)
 	f.Add(append(message('Q', 'a', 0), message('S')...))
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		in := newReader(&trickle{stream}, 64, nil)
+		in := newReader(&trickle{stream}, 64, nil, nil)
 		var out bytes.Buffer
 		for i := 0; ; i++ {
 			f, err := in.next()
@@ -217,7 +217,7 @@ func FuzzClient(f *testing.F) {
 	statements := parser(f) // takes longer than an input may
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		s := fuzzSession(t, statements)
-		s.in = newReader(&trickle{stream}, clientBuffer, s.up.Flush)
+		s.in = newReader(&trickle{stream}, clientBuffer, s.up.Flush, nil)
 		// A message that waits for an answer would wait for ever.
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()

@@ -179,6 +179,8 @@ func (g *guarded) serve(t testing.TB) {
 	})
 }
 
+func (*guarded) Owner(net.Conn) audit.Workload { return audit.Workload{} }
+
 func (g *guarded) Origin(net.Conn) (proxy.Origin, error) {
 	if o := g.origin.Load(); o != nil {
 		return *o, nil
@@ -309,6 +311,8 @@ func (r *trail) Append(record *audit.Record) (int64, error) {
 	}
 	return int64(len(r.records)), nil
 }
+
+func (*trail) Count(*audit.Record) {}
 
 func (r *trail) Wait(_ context.Context, index int64) error {
 	r.mu.Lock()

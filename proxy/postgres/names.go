@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"postern.dev/postern/internal/sql"
+	"postern.dev/postern/proxy"
 )
 
 // Limits on what a session may make Postern remember.
@@ -48,6 +49,7 @@ type names struct {
 	portals    map[string]*portal
 	cursors    map[string]*statement // what DECLARE carries
 	bytes      int
+	share      *proxy.Share // of the workload for which they are kept
 }
 
 func newNames() names {
@@ -77,12 +79,14 @@ func (n *names) prepare(name string, st *statement) {
 	n.unprepare(name)
 	n.statements[name] = st
 	n.bytes += st.size()
+	n.share.Keep(st.script, st.size())
 }
 
 func (n *names) unprepare(name string) {
 	if st, ok := n.statements[name]; ok {
 		n.bytes -= st.size()
 		delete(n.statements, name)
+		n.share.Drop(st.script)
 	}
 }
 
@@ -90,11 +94,13 @@ func (n *names) bind(name string, p *portal) {
 	n.closePortal(name)
 	n.portals[name] = p
 	n.bytes += p.parameters.bytes
+	n.share.Grow(p.parameters.bytes)
 }
 
 func (n *names) closePortal(name string) {
 	if p, ok := n.portals[name]; ok {
 		n.bytes -= p.parameters.bytes
+		n.share.Grow(-p.parameters.bytes)
 		delete(n.portals, name)
 	}
 	delete(n.cursors, name)
@@ -113,6 +119,7 @@ func (n *names) forget(name string, onPortal bool) {
 func (n *names) endTransaction() {
 	for name, p := range n.portals {
 		n.bytes -= p.parameters.bytes
+		n.share.Grow(-p.parameters.bytes)
 		delete(n.portals, name)
 	}
 }

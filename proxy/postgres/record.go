@@ -166,5 +166,8 @@ func (q *request) status() audit.Status {
 
 // trailRefusal ends a session that can no longer be recorded.
 func trailRefusal(err error) error {
+	if over := overShare(err); over != nil {
+		return over
+	}
 	return refused(metrics.Audit, stateTrail, "the audit trail cannot be written, so no request is passed on").because(err)
 }

@@ -2,9 +2,11 @@ package postgres
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"postern.dev/postern/internal/metrics"
+	"postern.dev/postern/proxy"
 )
 
 // SQLSTATEs of Postern's own answers.
@@ -18,6 +20,7 @@ const (
 	stateNotAuthorized     = "28000" // invalid_authorization_specification
 	stateDenied            = "42501" // insufficient_privilege
 	stateTooManySessions   = "53300" // too_many_connections
+	stateShare             = "53400" // configuration_limit_exceeded
 	stateTooMuch           = "54000" // program_limit_exceeded
 	stateShutdown          = "57P01" // admin_shutdown
 	stateCannotConnect     = "57P03" // cannot_connect_now
@@ -62,6 +65,21 @@ func stateOf(reason metrics.Refusal) string {
 		return stateCannotConnect
 	}
 	return stateNotAuthorized
+}
+
+// turnedAway is the answer to a connection that may not become a session.
+func turnedAway(r *proxy.Refused) *refusal {
+	return refused(r.Reason, stateOf(r.Reason), "%s", r.Message)
+}
+
+// overShare is the answer to whoever exceeds the share of its workload, nil where
+// err is something else.
+func overShare(err error) *refusal {
+	var turned *proxy.Refused
+	if !errors.As(err, &turned) || turned.Share == "" {
+		return nil
+	}
+	return refused(turned.Reason, stateShare, "%s", turned.Message).because(err)
 }
 
 func refused(reason metrics.Refusal, code, format string, args ...any) *refusal {

@@ -105,7 +105,8 @@ var errGone = fmt.Errorf("the client is gone: %w", io.EOF)
 
 // fromServer carries the server's messages until it closes.
 func (s *session) fromServer(ctx context.Context) error {
-	in := newReader(s.upstream, serverBuffer, s.down.Flush)
+	in := newReader(s.upstream, serverBuffer, s.down.Flush, s.conn.Share())
+	defer in.letGo()
 	for {
 		f, err := in.next()
 		if err != nil {

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"postern.dev/postern/internal/audit"
@@ -77,6 +78,9 @@ func (s *session) hurry() error {
 func (s *session) send(e *expected, message []byte) error {
 	skipped, err := s.queue.push(e)
 	if err != nil {
+		if e.request != nil { // it is recorded, and does not reach the server
+			err = errors.Join(err, s.end(e.request, audit.StatusError))
+		}
 		return err
 	}
 	if skipped && e.request != nil {
@@ -279,8 +283,12 @@ func (s *session) call(ctx context.Context, message, body []byte) error {
 	return s.send(&expected{reply: replyCall, request: q}, message)
 }
 
-// roomForNames keeps a session from making Postern remember without end.
+// roomForNames keeps a session, and all of a workload together, from making Postern
+// remember without end.
 func (s *session) roomForNames() error {
+	if refused := s.conn.Share().Room(); refused != nil {
+		return refused
+	}
 	if err := s.queue.hasRoom(); err != nil {
 		return refused("", stateTooMuch, "this session has too many prepared statements or portals").because(err)
 	}
@@ -329,10 +337,21 @@ func (s *session) remembered(text string, script *sql.Script) *statement {
 		return st
 	}
 	if len(s.recent) >= maxRecent || s.recentBytes+st.size() > maxRecentTotal {
-		clear(s.recent)
-		s.recentBytes = 0
+		s.forgetRecent()
+	}
+	if _, known := s.recent[script]; !known {
+		s.conn.Share().Keep(script, st.size())
 	}
 	s.recent[script] = st // in the place of none, or of the same script in another text
 	s.recentBytes += st.size()
 	return st
+}
+
+// forgetRecent lets go of all decisions that are kept.
+func (s *session) forgetRecent() {
+	for script := range s.recent {
+		s.conn.Share().Drop(script)
+	}
+	clear(s.recent)
+	s.recentBytes = 0
 }

@@ -301,6 +301,12 @@ func (s *session) dataRow(ctx context.Context, in *reader, f frame) error {
 	if err != nil {
 		return err
 	}
+	if len(message) > serverBuffer {
+		if refused := s.conn.Share().Hold(len(message)); refused != nil {
+			return refused
+		}
+		defer s.conn.Share().Release(len(message))
+	}
 	s.row = append(s.row[:0], 'D', 0, 0, 0, 0)
 	if s.row, err = p.rewrite(s.row, message[header:]); err != nil {
 		return err

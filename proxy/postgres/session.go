@@ -73,15 +73,17 @@ type session struct {
 }
 
 func newSession(h *Handler, conn *proxy.Session) *session {
-	return &session{
+	s := &session{
 		Handler: h,
 		conn:    conn,
 		log:     h.config.Log.WithField("session", conn.ID),
 		client:  conn.Conn,
-		in:      newReader(conn.Conn, clientBuffer, nil),
+		in:      newReader(conn.Conn, clientBuffer, nil, conn.Share()),
 		queue:   newQueue(),
 		recent:  make(map[*sql.Script]*statement),
 	}
+	s.queue.share, s.queue.names.share = conn.Share(), conn.Share()
+	return s
 }
 
 // run carries the session from its first byte to its last.
@@ -110,6 +112,9 @@ func (s *session) identify(ctx context.Context) (phase, error) {
 		s.database = user
 	}
 	s.conn.Claimed(audit.Claimed{ApplicationName: s.asked.get("application_name"), User: user})
+	if turned := s.conn.Turned(); turned != nil {
+		return nil, turnedAway(turned)
+	}
 	if user == "" {
 		return nil, refused(metrics.Protocol, stateNotAuthorized, "the startup packet names no user")
 	}
@@ -137,7 +142,7 @@ func (s *session) identify(ctx context.Context) (phase, error) {
 func identityRefusal(err error) error {
 	var turned *proxy.Refused
 	if errors.As(err, &turned) {
-		return refused(turned.Reason, stateOf(turned.Reason), "%s", turned.Message)
+		return turnedAway(turned)
 	}
 	var unproven *identity.Error
 	if errors.As(err, &unproven) {
@@ -313,6 +318,7 @@ func (s *session) finish(ctx context.Context, ended error) error {
 		failed = s.sayLast(refusal)
 	}
 	failed = errors.Join(failed, s.settle(ctx, ended, refusal))
+	s.in.letGo()
 	if s.counted {
 		s.sessions.Add(-1)
 	}
@@ -331,6 +337,8 @@ func (s *session) lastWord(ctx context.Context, ended error) *refusal {
 	switch {
 	case errors.As(ended, &r):
 		return r
+	case overShare(ended) != nil:
+		return overShare(ended)
 	case ctx.Err() != nil:
 		return refused(metrics.Draining, stateShutdown, "terminating connection: %s", context.Cause(ctx))
 	case errors.Is(ended, errMalformed):
@@ -339,14 +347,15 @@ func (s *session) lastWord(ctx context.Context, ended error) *refusal {
 	return nil
 }
 
-// sayLast records a refusal, where it is one of a connection, and tells the client.
+// sayLast records a refusal, where it is one of a connection or for a share, and
+// tells the client.
 func (s *session) sayLast(r *refusal) error {
 	message := r.message
 	var failed error
-	if !s.conn.Opened() {
+	if !s.conn.Opened() || r.reason == metrics.Busy {
 		record := s.conn.Record(audit.KindRefusal)
-		message += " (record " + record.ID + ")"
 		failed = s.conn.Refuse(record, r.reason, r.code, r.message)
+		message += " (record " + record.ID + ")"
 	}
 	if r.code == "" || s.gate != nil && s.gate.torn {
 		return failed
@@ -365,6 +374,7 @@ func (s *session) settle(ctx context.Context, ended error, refusal *refusal) err
 	var failed error
 	s.queue.close(errOver)
 	open := s.queue.rest()
+	s.forgetRecent()
 	if len(open) > 0 && !s.farewell {
 		failed = s.cancelUpstream(ctx)
 	}

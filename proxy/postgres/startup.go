@@ -123,7 +123,7 @@ func (s *session) startTLS(ctx context.Context) error {
 		return refused(metrics.Protocol, "", "TLS with the client failed").because(err)
 	}
 	s.client, s.tls = conn, true
-	s.in = newReader(conn, clientBuffer, nil)
+	s.in = newReader(conn, clientBuffer, nil, s.conn.Share())
 	return nil
 }
 

@@ -85,7 +85,7 @@ func replies(t *testing.T, url string, sent []byte, ends int) string {
 	if _, err := conn.Write(sent); err != nil {
 		t.Fatal(err)
 	}
-	in := newReader(conn, serverBuffer, nil)
+	in := newReader(conn, serverBuffer, nil, nil)
 	var got strings.Builder
 	for range ends {
 		for kind := byte(0); kind != 'Z'; {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"postern.dev/postern/proxy"
 )
 
 // Limits on what a peer may make Postern hold. A length that is claimed costs
@@ -51,10 +53,21 @@ type reader struct {
 	idle func() error // called before a read that may block: the other side's gathered bytes are sent
 	buf  []byte
 	r, w int // buf[r:w] is unread
+
+	share *proxy.Share // of the workload for which messages longer than buf are held
+	held  int
 }
 
-func newReader(src io.Reader, size int, idle func() error) *reader {
-	return &reader{src: src, idle: idle, buf: make([]byte, size)}
+func newReader(src io.Reader, size int, idle func() error, share *proxy.Share) *reader {
+	return &reader{src: src, idle: idle, buf: make([]byte, size), share: share}
+}
+
+// letGo gives back what the last long message takes.
+func (r *reader) letGo() {
+	if r.held > 0 {
+		r.share.Release(r.held)
+		r.held = 0
+	}
 }
 
 // buffered tells how much was read ahead.
@@ -64,6 +77,7 @@ func (r *reader) buffered() int { return r.w - r.r }
 //
 // Errors: io.EOF between two messages, [errMalformed] for a length that is none.
 func (r *reader) next() (frame, error) {
+	r.letGo()
 	if err := r.fill(header); err != nil {
 		return frame{}, err
 	}
@@ -76,8 +90,9 @@ func (r *reader) next() (frame, error) {
 
 // message takes the next message, header and all.
 //
-// Errors: [errMalformed] when its body is longer than limit. Memory grows with
-// what has arrived, not with what was announced.
+// Errors: [errMalformed] when its body is longer than limit, and a [*proxy.Refused]
+// when the workload has its share of memory. It grows with what has arrived, not
+// with what was announced.
 func (r *reader) message(f frame, limit int) ([]byte, error) {
 	if f.size > limit {
 		return nil, fmt.Errorf("%w: body of %d bytes, at most %d are taken", errMalformed, f.size, limit)
@@ -90,7 +105,7 @@ func (r *reader) message(f frame, limit int) ([]byte, error) {
 		r.r += n
 		return r.buf[r.r-n : r.r], nil
 	}
-	long := make([]byte, 0, 2*len(r.buf))
+	var long []byte
 	for len(long) < n {
 		if r.buffered() == 0 {
 			if err := r.fill(1); err != nil {
@@ -98,10 +113,26 @@ func (r *reader) message(f frame, limit int) ([]byte, error) {
 			}
 		}
 		take := min(r.buffered(), n-len(long))
+		if len(long)+take > cap(long) {
+			var err error
+			if long, err = r.grow(long, n); err != nil {
+				return nil, err
+			}
+		}
 		long = append(long, r.buf[r.r:r.r+take]...)
 		r.r += take
 	}
 	return long, nil
+}
+
+// grow doubles the room of a message of n bytes. What is copied is given back at once.
+func (r *reader) grow(long []byte, n int) ([]byte, error) {
+	room := min(n, 2*max(len(r.buf), cap(long)))
+	if refused := r.share.Hold(room - r.held); refused != nil {
+		return nil, refused
+	}
+	r.held = room
+	return append(make([]byte, 0, room), long...), nil
 }
 
 // pass hands the next n bytes to w, however many they are.
