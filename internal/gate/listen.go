@@ -137,6 +137,10 @@ func (g *gate) handOver(into entry, c net.Conn) {
 	case <-into.slots:
 	default: // the agent took more than it was given
 	}
+	if errors.Is(err, redirect.ErrGone) { // nothing was withheld from anybody
+		into.sandbox.givenUp.Add(1)
+		return
+	}
 	into.sandbox.lost.Add(1)
 	if !into.session.isOver() {
 		g.log.WithField("pod", into.pod.uid).WithError(err).Debug("A connection is closed and not handed over")

@@ -50,8 +50,8 @@ type Status struct {
 //
 // A pod has one sandbox after the other, of the same UID: the runtime makes it a
 // new one, with another network namespace, when the sandbox's process dies or the
-// node was booted. Since, Took, Earlier, Accepted, Lost and Counters are of the
-// sandbox that there is, and begin with it. It has a number of its own, which
+// node was booted. Since, Took, Earlier, Accepted, Lost, GivenUp and Counters are of
+// the sandbox that there is, and begin with it. It has a number of its own, which
 // grows from sandbox to sandbox and is given once in a gate's life; the next gate
 // (another Since in [Status]) counts anew, and what the kernel counted of the same
 // sandbox before is Earlier there. Between two sandboxes a pod is unknown, and its
@@ -73,6 +73,7 @@ type PodStatus struct {
 	Earlier   uint64            `json:"earlier,omitempty"`   // that the kernel led here before this gate knew the pod
 	InFlight  int               `json:"inFlight,omitempty"`  // accepted, and not yet taken by the agent
 	Lost      uint64            `json:"lost,omitempty"`      // accepted without a record, and closed
+	GivenUp   uint64            `json:"givenUp,omitempty"`   // the same, by clients that had gone before
 	Counters  redirect.Counters `json:"counters,omitzero"`   // of all gates that there were since the kernel knows the pod
 }
 

@@ -101,6 +101,7 @@ type sandbox struct {
 	number   uint64        // see PodStatus
 	accepted atomic.Uint64 // of those that the kernel led here
 	lost     atomic.Uint64 // accepted without a record, and closed
+	givenUp  atomic.Uint64 // the same, by clients that had gone before
 }
 
 func (g *gate) newSandbox() *sandbox { return &sandbox{number: g.numbers.Add(1)} }

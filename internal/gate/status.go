@@ -39,7 +39,8 @@ func (g *gate) status() Status {
 	// between the two: it was counted first.
 	for i, p := range pods {
 		if sandboxes[i] != nil {
-			s.Pods[i].Accepted, s.Pods[i].Lost = sandboxes[i].accepted.Load(), sandboxes[i].lost.Load()
+			s.Pods[i].Accepted = sandboxes[i].accepted.Load()
+			s.Pods[i].Lost, s.Pods[i].GivenUp = sandboxes[i].lost.Load(), sandboxes[i].givenUp.Load()
 		}
 		s.Pods[i].Listeners, s.Pods[i].InFlight = p.doors.addresses()
 	}

@@ -148,6 +148,36 @@ func TestAgentThatTakesWhatItWasNotGivenHoldsNobodyUp(t *testing.T) {
 	}
 }
 
+// deserted is a kernel whose connections have lost their clients.
+type deserted struct{ kernel }
+
+func (deserted) Origin(string, net.Conn) (redirect.Origin, error) {
+	return redirect.Origin{}, fmt.Errorf("origin: %w", redirect.ErrGone)
+}
+
+// TestClientsThatGaveUpAreNotLost: what was closed before it was accepted is not
+// what somebody did unseen.
+func TestClientsThatGaveUpAreNotLost(t *testing.T) {
+	g := newGate(Options{Log: quietLog()}, deserted{})
+	p := newPod("p", time.Now())
+	gates, _ := pair(t)
+	s := newSession(gates)
+	slots, ok := p.doors.take(s, nil)
+	if !ok {
+		t.Fatal("got a session that is over, want one")
+	}
+	into := entry{pod: p, sandbox: g.newSandbox(), session: s, slots: slots}
+	conn, _ := net.Pipe()
+	into.slots <- struct{}{}
+	g.handOver(into, conn)
+	if lost, givenUp := into.sandbox.lost.Load(), into.sandbox.givenUp.Load(); lost != 0 || givenUp != 1 {
+		t.Errorf("got %d connections lost and %d given up, want 0 and 1", lost, givenUp)
+	}
+	if got := len(slots); got != 0 {
+		t.Errorf("got %d connections that the agent has not taken, want 0", got)
+	}
+}
+
 func TestWhatTheAgentSaysIsLoggedShort(t *testing.T) {
 	n := newNode(t)
 	p := n.newPod(t)
