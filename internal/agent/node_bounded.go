@@ -24,29 +24,29 @@ var everywhere = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 // that, never less. Who may write Services decides how many addresses lead to a Target:
 // where they are too many, the ports with the most of them are guarded on every address.
 // Should there be too many ports as well, everything is refused to guarded pods.
-func bounded(guards []redirect.Guard) []redirect.Guard {
-	if len(guards) <= maxGuards {
-		return guards
+//
+// Shape: own are what the Targets' authors wrote, which stay as they are. What is
+// guarded everywhere is not exclusive: else whoever makes Services could take a port,
+// such as the API server's, from every pod of the cluster.
+func bounded(own, guards []redirect.Guard) []redirect.Guard {
+	if len(own)+len(guards) <= maxGuards {
+		return append(own, guards...)
 	}
 	count := make(map[uint16]int)
 	whole := make(map[uint16]redirect.Guard)
 	for _, g := range guards {
 		count[g.Port]++
-		one := whole[g.Port]
-		whole[g.Port] = redirect.Guard{
-			Prefix: everywhere, Port: g.Port, Refuse: g.Port == 0,
-			Target: true, Exclusive: one.Exclusive || g.Exclusive,
-		}
+		whole[g.Port] = redirect.Guard{Prefix: everywhere, Port: g.Port, Refuse: g.Port == 0, Target: true}
 	}
-	if len(count) > maxGuards {
-		return []redirect.Guard{{Prefix: everywhere, Refuse: true, Target: true}}
+	if len(own)+len(count) > maxGuards {
+		return append(own[:min(len(own), maxGuards-1)], redirect.Guard{Prefix: everywhere, Refuse: true, Target: true})
 	}
 	// Any port comes last: of it only the written addresses are guarded.
 	ports := slices.SortedFunc(maps.Keys(count), func(a, b uint16) int {
 		return cmp.Or(-cmp.Compare(min(a, 1), min(b, 1)), cmp.Compare(count[b], count[a]), cmp.Compare(a, b))
 	})
-	left := len(guards)
-	var out []redirect.Guard
+	left := len(own) + len(guards)
+	out := own
 	for _, port := range ports {
 		if left <= maxGuards {
 			break
@@ -74,7 +74,8 @@ func (t *targets) coarse() []string {
 	return all
 }
 
-// shortfalls are what the gate could not be told as it is, by its kind.
+// shortfalls are what is not as it should be, and lasts, by its kind: what the gate
+// could not be told as it is, and what the kernel cannot do.
 type shortfalls struct {
 	mu   sync.Mutex
 	said map[string][]string
@@ -102,13 +103,13 @@ func (s *shortfalls) list() (all []string) {
 	return all
 }
 
-// shortOf notes what the gate could not be told as it is: once in the trail, however
-// often it changes while it lasts.
+// shortOf notes what is not as it should be: once in the trail, however often it
+// changes while it lasts.
 func (n *node) shortOf(kind string, said []string) {
 	if !n.short.replace(kind, said) {
 		return
 	}
 	text := strings.Join(texts(said, 3, maxStatusReason/4), "; ")
-	n.o.Log.WithField("what", text).Error("The gate cannot be told all as it is, more is refused")
+	n.o.Log.WithField("what", text).Error("The node is not guarded as it should be")
 	n.recorder.note(audit.KindAgentDegraded, kind, map[string]string{"what": text})
 }

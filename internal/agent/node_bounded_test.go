@@ -49,7 +49,7 @@ func TestTooManyGuardsGuardMore(t *testing.T) {
 		"a refusal of other ports": {append(guardsOf(maxGuards, 7000), refused), 2, refused},
 		"too many ports":           {guardsOf(1, every...), 1, redirect.Guard{Prefix: everywhere, Refuse: true, Target: true}},
 	} {
-		got := bounded(slices.Clone(row.guards))
+		got := bounded(nil, slices.Clone(row.guards))
 		if len(got) != row.want || !slices.Contains(got, row.kept) {
 			t.Errorf("got %d guards of %s, want %d with %v", len(got), name, row.want, row.kept)
 		}
@@ -59,11 +59,24 @@ func TestTooManyGuardsGuardMore(t *testing.T) {
 			}
 		}
 	}
-	exclusive := guardsOf(maxGuards, 7000, 7001)
-	exclusive[5].Exclusive = true
-	for _, g := range bounded(exclusive) {
-		if g.Prefix == everywhere && g.Exclusive != (g.Port == 7000) {
-			t.Errorf("got %+v, want what is exclusive to stay so, and no more", g)
+}
+
+func TestWhoMakesServicesTakesNoPortFromPlainPods(t *testing.T) {
+	own, others := guardsOf(2, 443), guardsOf(maxGuards, 443, 7001)
+	for _, guards := range [][]redirect.Guard{own, others} {
+		for i := range guards {
+			guards[i].Exclusive = true
+		}
+	}
+	got := bounded(own, others)
+	for _, g := range own {
+		if !slices.Contains(got, g) {
+			t.Errorf("got no %+v, want what the Target's author wrote as it is", g)
+		}
+	}
+	for _, g := range got {
+		if g.Prefix == everywhere && g.Exclusive {
+			t.Errorf("got %+v, want nothing refused everywhere to pods that are not guarded", g)
 		}
 	}
 }

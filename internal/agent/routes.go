@@ -110,33 +110,42 @@ func (t *targets) instead(r route, dialled netip.AddrPort) (proxy.Destination, b
 // hostOf is the name by which a Service is called in records and certificates.
 func hostOf(s cluster.ServiceName) string { return s.Name + "." + s.Namespace + ".svc" }
 
-// guardedRoutes are the guards of all routes. The caller holds mu.
-func (t *targets) guardedRoutes() []redirect.Guard {
-	var guards []redirect.Guard
+// guardedRoutes are the guards of all routes: those of the Targets' own Services, and
+// those of the others that lead to them. The caller holds mu.
+func (t *targets) guardedRoutes() (own, others []redirect.Guard) {
 	for _, r := range t.routes {
-		for addr := range r.guarded {
-			guards = append(guards, redirect.Guard{
+		of := func(addr netip.AddrPort) redirect.Guard {
+			return redirect.Guard{
 				Prefix: netip.PrefixFrom(addr.Addr(), addr.Addr().BitLen()), Port: addr.Port(),
 				Target: true, Exclusive: r.target.Spec.Exclusive,
-			})
+			}
+		}
+		dialled := make(map[netip.AddrPort]bool, len(r.dials))
+		for _, dial := range r.dials {
+			dialled[dial.Addr] = true
+			own = append(own, of(dial.Addr))
+			if r.target.Spec.OtherPorts == policy.Refuse { // not of a node's address, on which everything else is too
+				own = append(own, redirect.Guard{Prefix: netip.PrefixFrom(dial.Addr.Addr(), dial.Addr.Addr().BitLen()), Refuse: true})
+			}
+		}
+		for addr := range r.guarded {
+			if !dialled[addr] {
+				others = append(others, of(addr))
+			}
 		}
 		for _, port := range r.ports {
-			guards = append(guards, redirect.Guard{Prefix: everywhere, Port: port, Target: true, Exclusive: r.target.Spec.Exclusive})
-		}
-		if r.target.Spec.OtherPorts != policy.Refuse {
-			continue
-		}
-		for _, dial := range r.dials { // not a node's address, on which everything else is too
-			guards = append(guards, redirect.Guard{Prefix: netip.PrefixFrom(dial.Addr.Addr(), dial.Addr.Addr().BitLen()), Refuse: true})
+			others = append(others, redirect.Guard{Prefix: everywhere, Port: port, Target: true})
 		}
 	}
-	slices.SortFunc(guards, func(a, b redirect.Guard) int {
-		if c := a.Prefix.Addr().Compare(b.Prefix.Addr()); c != 0 {
-			return c
-		}
-		return int(a.Port) - int(b.Port)
-	})
-	return guards
+	for _, guards := range [][]redirect.Guard{own, others} {
+		slices.SortFunc(guards, func(a, b redirect.Guard) int {
+			if c := a.Prefix.Addr().Compare(b.Prefix.Addr()); c != 0 {
+				return c
+			}
+			return int(a.Port) - int(b.Port)
+		})
+	}
+	return own, others
 }
 
 // missing says, for each Target, which of its Services give nothing to dial, and why.

@@ -22,6 +22,8 @@ const (
 	resolveTimeout  = 5 * time.Second
 	// A workload that dials addresses nobody knows must not make the agent flood the name server.
 	resolveOnMiss = time.Second
+	// maxEver is how many addresses of one name stay guarded; those that it had last.
+	maxEver = 512
 )
 
 var errNoAddress = errors.New("the name server gave none")
@@ -81,6 +83,13 @@ func (t *targets) remember(name string, addrs []netip.Addr) bool {
 			t.ever[name] = append(t.ever[name], addr)
 		}
 	}
+	for i := 0; i < len(t.ever[name]) && len(t.ever[name]) > maxEver; {
+		if slices.Contains(addrs, t.ever[name][i]) {
+			i++
+		} else {
+			t.ever[name] = slices.Delete(t.ever[name], i, i+1)
+		}
+	}
 	return len(t.ever[name]) > 0
 }
 
@@ -94,6 +103,9 @@ func (t *targets) replace(ctx context.Context, list []*policy.Target) {
 func (t *targets) use(list []*policy.Target, services *cluster.Services) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if services != nil && services == t.services && slices.Equal(list, t.list) {
+		return // a pod has changed, which leads nowhere
+	}
 	t.list, t.services = list, services
 	t.reroute()
 }
@@ -234,9 +246,10 @@ func (t *targets) guarded() redirect.Guarded {
 			}
 		}
 	}
-	g.Guards = append(g.Guards, t.guardedRoutes()...)
-	t.crowded = len(g.Guards) > maxGuards
-	g.Guards = bounded(g.Guards)
+	own, others := t.guardedRoutes()
+	own = append(g.Guards, own...)
+	t.crowded = len(own)+len(others) > maxGuards
+	g.Guards = bounded(own, others)
 	return g
 }
 

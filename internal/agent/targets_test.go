@@ -49,6 +49,22 @@ spec:
   %s
 `
 
+func TestNameThatChangesWithoutEndKeepsItsNewestAddresses(t *testing.T) {
+	all := &targets{}
+	for i := range 10 * maxEver {
+		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		if !all.remember("db", []netip.Addr{netip.MustParseAddr("10.255.0.1"), addr}) {
+			t.Fatal("got no address, want one")
+		}
+	}
+	got := all.ever["db"]
+	last := 10*maxEver - 1
+	if newest := netip.AddrFrom4([4]byte{10, byte(last >> 16), byte(last >> 8), byte(last)}); len(got) != maxEver ||
+		!slices.Contains(got, newest) || !slices.Contains(got, netip.MustParseAddr("10.255.0.1")) {
+		t.Errorf("got %d addresses, want %d with the newest and the one that stays", len(got), maxEver)
+	}
+}
+
 func newTargets(t *testing.T, n *names, documents ...string) *targets {
 	t.Helper()
 	set, err := policy.Parse("policy.yaml", []byte(strings.Join(documents, "")))
