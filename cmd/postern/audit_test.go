@@ -200,6 +200,7 @@ func TestAuditVerifyTellsByItsExitCode(t *testing.T) {
 		says   string
 	}{
 		{"a good trail", good, nil, 0, "The trail verifies: logs 1, records 5, values 2."},
+		{"the same key twice", append(good[:len(good):len(good)], "--key", x.key+".pub"), nil, 0, "The trail verifies: logs 1"},
 		{"no key", []string{"verify", "--key", x.key + "0", x.dir}, nil, 2, "public key"},
 		{"the private key", []string{"verify", "--key", x.key, x.dir}, nil, 2, "not a verifier key"},
 		{"no trail", []string{"verify", "--key", x.key + ".pub", t.TempDir()}, nil, 2, "no audit logs"},

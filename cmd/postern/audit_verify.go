@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -85,7 +86,9 @@ func load(o *audit.VerifyOptions, keys, kept []string) error {
 		if err != nil {
 			return fmt.Errorf("read the operator's public key: %w", err)
 		}
-		o.OperatorKeys = append(o.OperatorKeys, strings.TrimSpace(string(b)))
+		if key := strings.TrimSpace(string(b)); !slices.Contains(o.OperatorKeys, key) { // of two that are the same, neither would count
+			o.OperatorKeys = append(o.OperatorKeys, key)
+		}
 	}
 	for _, path := range kept {
 		b, err := readKept(path)
