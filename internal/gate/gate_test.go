@@ -296,35 +296,6 @@ func inFlight(t *testing.T, c *Client, p *testPod) int {
 	return -1
 }
 
-func TestChurnOfPodsLeavesNothing(t *testing.T) {
-	const pods = 60
-	n := newNode(t)
-	a := n.newAgent(t)
-	kept := n.newPod(t)
-	kept.Guarded = true
-	a.guard(t, kept)
-	kept.expect(t, "before", kept.proxied())
-	before := n.descriptors(t)
-	for range 3 {
-		var list []*testPod
-		for range pods / 3 {
-			p := n.newPod(t)
-			p.Guarded = true
-			list = append(list, p)
-		}
-		a.pods(t, append(list, kept)...)
-		list[0].expect(t, "in the middle", list[0].proxied())
-		for _, p := range list {
-			p.sandbox.Process.Kill()
-			p.sandbox.Wait()
-			removeTree(t, p.dir)
-		}
-		a.pods(t, kept)
-	}
-	eventually(t, "no descriptor more than before", func() bool { return n.descriptors(t) <= before })
-	kept.expect(t, "afterwards", kept.proxied())
-}
-
 // descriptors counts the gate's.
 func (n *node) descriptors(t *testing.T) int {
 	t.Helper()

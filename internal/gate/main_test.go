@@ -60,7 +60,20 @@ func gateRole() error {
 	o.Log = log
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	ask := make(chan os.Signal, 1)
+	signal.Notify(ask, syscall.SIGUSR1)
+	go tellSize(ask)
 	return Run(ctx, o)
+}
+
+// tellSize says how large the gate is, whenever it is asked.
+func tellSize(ask <-chan os.Signal) {
+	for range ask {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		fmt.Fprintf(os.Stderr, "goroutines=%d heapKiB=%d\n", runtime.NumGoroutine(), m.HeapInuse>>10)
+	}
 }
 
 // capabilities are those that the chart gives to the gate, and no others.
