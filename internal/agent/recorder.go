@@ -44,6 +44,9 @@ func (r *recorder) Append(record *audit.Record) (int64, error) {
 	r.metrics.AuditWritable(err == nil)
 	if err != nil {
 		r.lost.Add(1)
+		if record.Kind == audit.KindSessionClose { // it is over all the same, and no connection is under way for it
+			r.count(record)
+		}
 		return 0, err
 	}
 	r.count(record)

@@ -70,12 +70,21 @@ func TestConnectionCountsOnceItLeftARecord(t *testing.T) {
 			t.Errorf("got %d connections after a record %s, want %d", got, row.record.Kind, row.want)
 		}
 	}
+	if _, err := a.recorder.Append(&audit.Record{Kind: audit.KindSessionOpen, Session: "5"}); err != nil {
+		t.Fatal(err)
+	}
 	stop()
+	if _, err := a.recorder.Append(&audit.Record{Kind: audit.KindSessionClose, Session: "5"}); !errors.Is(err, audit.ErrClosed) {
+		t.Errorf("got %v, want %v", err, audit.ErrClosed)
+	}
+	if got := a.recorder.of("").open.Load(); got != 0 {
+		t.Errorf("got %d sessions open when the end of one was not written, want none", got)
+	}
 	if _, err := a.recorder.Append(refusal("4", metrics.Busy)); !errors.Is(err, audit.ErrClosed) {
 		t.Errorf("got %v, want %v", err, audit.ErrClosed)
 	}
-	if sessions, lost := a.recorder.sessions.Load(), a.recorder.lost.Load(); sessions != 4 || lost != 1 {
-		t.Errorf("got %d connections and %d records lost, want 4 and 1", sessions, lost)
+	if sessions, lost := a.recorder.sessions.Load(), a.recorder.lost.Load(); sessions != 5 || lost != 2 {
+		t.Errorf("got %d connections and %d records lost, want 5 and 2", sessions, lost)
 	}
 }
 
