@@ -25,10 +25,10 @@ import (
 //
 // What the kernel led to the pod's listeners, and what the gate accepted. This
 // finds what somebody else accepted, or the gate closed without knowing whose it
-// was. The kernel counts for all gates together, so that it is compared for as
-// long as the gate is alone, and not while connections wait in the listener since
-// the pod has its share already. What waits there when a pod ends is reset and
-// nobody's.
+// was; a client that gave up before it was accepted is nobody's. The kernel counts
+// for all gates together, so that it is compared for as long as the gate is alone,
+// and not while connections wait in the listener since the pod has its share
+// already. What waits there when a pod ends is reset and nobody's.
 //
 // A pod may have one sandbox after the other, and what both count begins with each:
 // the book sums them up, since what an earlier one had accepted may leave its record
@@ -128,7 +128,7 @@ type strays struct {
 // look takes newer counts; last is the kernel's as of the look before.
 func (s *strays) look(p gate.PodStatus, alone time.Time, last uint64) {
 	led := p.Counters.Redirected
-	s.between = int64(led) - int64(p.Accepted)
+	s.between = int64(led) - int64(p.Accepted) - int64(p.GivenUp)
 	switch {
 	case !s.known && !alone.IsZero() && !p.Since.Before(alone): // it saw all but what was there before
 		s.offset = int64(p.Earlier)

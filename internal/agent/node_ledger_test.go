@@ -177,6 +177,20 @@ func TestConnectionThatTheGateDidNotAcceptIsFound(t *testing.T) {
 	}
 }
 
+func TestClientThatGaveUpIsNotMissing(t *testing.T) {
+	l, told := newBooks(t)
+	sessions(t, l, "a", 1)
+	for gone := range 4 {
+		s := led("a", uint64(3+gone), 1, 0, time.Unix(1, 0))
+		s.Pods[0].GivenUp = uint64(1 + gone) // beside one that nobody accounts for
+		l.update(s)
+		l.round()
+	}
+	if got := l.missing("a"); got != 1 {
+		t.Errorf("got %d missing (%v), want the one that did not give up", got, *told)
+	}
+}
+
 func TestBooksBeginAgainWithAGateThatIsNew(t *testing.T) {
 	l, _ := newBooks(t)
 	sessions(t, l, "a", 5)
