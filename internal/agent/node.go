@@ -82,12 +82,16 @@ func RunNode(ctx context.Context, o NodeOptions) error {
 	if _, err := harden(); err != nil {
 		return err
 	}
-	if err := confine(); err != nil {
+	unconfined, err := confine(o.reach())
+	if err != nil {
 		return err
 	}
 	n, err := newNode(o)
 	if err != nil {
 		return err
+	}
+	if unconfined != "" {
+		n.shortOf("confinement", []string{"other pods' processes of the agent's user are open to it, should it be taken over: " + unconfined})
 	}
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

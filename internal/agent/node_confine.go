@@ -10,15 +10,25 @@ import (
 
 // confine takes from this process, for good, what an agent of a node never does and
 // whoever took it over would: execute a program, make or enter namespaces, mount,
-// trace, load programs into the kernel, send packets that no socket of its own made.
-// The container's runtime forbids most of it too, where it has a profile.
+// trace, load programs into the kernel, send packets that no socket of its own made,
+// open files out of its reach. The container's runtime forbids most of it too, where
+// it has a profile.
 //
-// Shape: it holds for all threads, those that are there and those to come.
+// Shape: it holds for all threads, those that are there and those to come. unable says
+// why the files, and other processes of its user, are not kept from it: see landlock.
 // Source: seccomp(2), SECCOMP_FILTER_FLAG_TSYNC; Documentation/userspace-api/seccomp_filter.rst.
-func confine() error {
+func confine(r reach) (unable string, err error) {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("forbid new privileges: %w", err)
+		return "", fmt.Errorf("forbid new privileges: %w", err)
 	}
+	if err := filterCalls(); err != nil { // for all threads, as the former now too
+		return "", err
+	}
+	return landlock(r)
+}
+
+// filterCalls forbids the system calls that an agent of a node never makes.
+func filterCalls() error {
 	arch, ok := auditArch()
 	if !ok {
 		return fmt.Errorf("confine the agent: no list of system calls for %s", runtime.GOARCH)
