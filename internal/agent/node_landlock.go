@@ -23,7 +23,7 @@ type reach struct {
 func (o NodeOptions) reach() reach {
 	r := reach{
 		read: []string{
-			"/etc", "/usr/share", "/proc/self", "/proc/sys/net",
+			"/etc", "/usr/share", "/proc/self", "/proc/sys/net", "/proc/stat",
 			"/var/run/secrets/kubernetes.io/serviceaccount", o.OperatorKey, // which the pod has for it
 		},
 		write: []string{o.LogDir, filepath.Dir(o.Gate), os.DevNull},
