@@ -24,27 +24,17 @@ func TestChartInstallsWhatArmsANode(t *testing.T) {
 		t.Errorf("got %q wanted by the kubelet's unit, want %q", got, want)
 	}
 
-	dsn := fmt.Sprintf("host=%s user=%s password=%s dbname=shop", w.host, directUser, directPassword)
-	w.start(t, pod{name: "client", labels: `{postern.dev/guard: "true"}`, command: fmt.Sprintf("[python3, -c, %q, %q]", loadProgram, dsn)})
-	said := func() string {
-		out, _ := kubectlRun("", "logs", "-n", w.namespace, "client")
-		return out
-	}
-	eventually(t, "a guarded client", func() bool { return strings.Contains(said(), " "+loginUser+"\n") })
-	restarts := w.restarts(t, "client")
-	evict(t)
+	said := w.looping(t)
 	// What lies on the disk stays, the unit and its program too.
 	off := strings.ReplaceAll(powerOff(), "agent uninstall", "agent uninstall --bin-dir=/nowhere --unit-dir=/nowhere")
+	// The boot that pods see is the machine's, so that it has to be the unit's, too.
 	onBoot := fmt.Sprintf("unshare --mount sh -c 'umount /proc/sys/kernel/random/boot_id && %s'", arm)
-	if err := command(cluster.program, "reboot", "--before-kubelet", off+" && "+onBoot); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the client restarted", func() bool { return w.restarts(t, "client") != restarts })
-	eventually(t, "refused connections", func() bool { return strings.Count(said(), " refused") > 5 })
-	bring(t)
-	eventually(t, "a guarded client", func() bool { return strings.Contains(said(), " "+loginUser+"\n") })
+	w.reboot(t, off+" && "+onBoot, func() bool { return strings.Count(said(), " refused") > 5 }, said)
 	if strings.Contains(said(), " "+directUser+"\n") {
 		t.Errorf("got direct connections on an armed node, want none:\n%s", said())
+	}
+	if window := unarmed(t); window != 0 {
+		t.Errorf("got %s without the guard in the trail of an armed node, want none", window)
 	}
 
 	boot(t, "false")

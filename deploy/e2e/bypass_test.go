@@ -128,6 +128,7 @@ type podStatus struct {
 	UID, Namespace, Name, Class string
 	Since                       time.Time // of the class
 	Listeners                   []netip.AddrPort
+	Counters                    struct{ Redirected uint64 }
 }
 
 // statuses are those of the node's guarded pods.

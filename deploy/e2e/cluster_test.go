@@ -34,9 +34,15 @@ func apply(t testing.TB, manifests string) {
 // eventually waits until something holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(100 * time.Millisecond) {
+	within(t, patience, what, holds)
+}
+
+// within does so for as long.
+func within(t testing.TB, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !holds(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("got it not in %s, want %s", patience, what)
+			t.Fatalf("got it not in %s, want %s", limit, what)
 		}
 	}
 }
@@ -56,6 +62,7 @@ type record struct {
 	ID       string `json:"id"`
 	Kind     string `json:"kind"`
 	Session  string `json:"session"`
+	Stale    int64  `json:"stale_us"`
 	Workload struct {
 		Namespace      string `json:"namespace"`
 		Pod            string `json:"pod"`

@@ -7,33 +7,60 @@ import (
 	"testing"
 )
 
+// deploy starts a Deployment of one pod that runs psql every half second, and names the pod.
+func (w *world) deploy(t *testing.T, name string) string {
+	t.Helper()
+	apply(t, fmt.Sprintf(`
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s, namespace: %[2]s}
+spec:
+  selector: {matchLabels: {app: %[1]s}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: app
+          image: %[3]s
+          imagePullPolicy: Never
+          command: [sh, -c, %[4]q]
+`, name, w.namespace, imageWorkload, fmt.Sprintf(`while sleep 0.5; do psql -XAt '%s' -c 'SELECT current_user' 2>&1; done`, w.shop())))
+	kubectl(t, "rollout", "status", "-n", w.namespace, "deployment/"+name, "--timeout=90s")
+	return kubectl(t, "get", "pod", "-n", w.namespace, "-l", "app="+name, "-o", "jsonpath={.items[0].metadata.name}")
+}
+
 func TestLabelGuardsARunningPod(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.start(t, pod{name: "client", labels: "{app: report}"})
+	client := w.deploy(t, "report")
 	w.start(t, pod{name: "neighbour"})
-	if got, err := w.whoami("client"); err != nil || got != directUser {
-		t.Fatalf("got %q, %v before the label, want a direct session as %s", got, err, directUser)
+	last := func() string {
+		return strings.TrimSpace(kubectl(t, "logs", "-n", w.namespace, client, "--tail=1"))
 	}
-	w.label(t, "client")
-	w.guarded(t, "client")
+	eventually(t, "direct sessions before the label", func() bool { return last() == directUser })
+	w.label(t, client)
+	eventually(t, "guarded sessions of what runs already", func() bool { return last() == loginUser })
+	if n := w.restarts(t, client); n != "0" {
+		t.Errorf("got %s restarts of the pod, want it guarded as it runs", n)
+	}
 
-	out, err := w.psql("client", w.host, "SELECT id, email, ssn FROM customers ORDER BY id LIMIT 2")
+	out, err := w.psql(client, w.host, "SELECT id, email, ssn FROM customers ORDER BY id LIMIT 2")
 	if err != nil || strings.Contains(out, "example.com") || strings.Contains(out, "078-05") || strings.Count(out, "\n") != 2 {
 		t.Errorf("got %q, %v, want two rows with their sensitive columns masked", out, err)
 	}
-	out, err = w.psql("client", w.host, "DROP TABLE orders")
+	out, err = w.psql(client, w.host, "DROP TABLE orders")
 	if err == nil || !strings.Contains(out, "no-ddl") || !strings.Contains(out, "schema changes go through migrations") {
 		t.Errorf("got %q, %v for DDL, want it refused by its rule with the reason", out, err)
 	}
 	if got, err := w.whoami("neighbour"); err != nil || got != directUser {
 		t.Errorf("got %q, %v from a pod without the label, want it untouched", got, err)
 	}
-	w.recorded(t, "client")
+	w.recorded(t, client, "psql", "/psql")
 }
 
-// recorded checks that the trail has the pod's DDL, and names the pod fully.
-func (w *world) recorded(t *testing.T, name string) {
+// recorded checks that the trail has the pod's DDL, and names the pod and the process fully.
+func (w *world) recorded(t *testing.T, name, process, exe string) {
 	t.Helper()
 	uid := w.uid(t, name)
 	mine := records(t, func(r record) bool { return r.Kind == "request" && r.Workload.UID == uid })
@@ -43,7 +70,7 @@ func (w *world) recorded(t *testing.T, name string) {
 	}
 	r := mine[i]
 	if r.Workload.Namespace != w.namespace || r.Workload.Pod != name || r.Workload.ServiceAccount != "default" || r.Workload.Container != "app" ||
-		r.Workload.Process != "psql" || !strings.HasSuffix(r.Workload.Exe, "psql") || r.Workload.Verified != "kernel" {
+		r.Workload.Process != process || !strings.Contains(r.Workload.Exe, exe) || r.Workload.Verified != "kernel" {
 		t.Errorf("got workload %+v, want the pod, its container and its process", r.Workload)
 	}
 	if r.Decision.Action != "deny" || r.Decision.Rule != "no-ddl" || r.Target.Name != "shop" {

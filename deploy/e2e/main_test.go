@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,11 +33,17 @@ var cluster struct {
 	program    string // the cluster's
 	kubeconfig string
 	logs       string // the node's /var/log/postern, as this machine sees it
+	keys       string // folder of the operator's public keys that there were in this cluster
 	cgroupRoot string // of cgroup v2
 }
 
 func TestMain(m *testing.M) {
-	code, err := runAll(m)
+	flag.Parse()
+	err := flag.Set("test.parallel", "4") // they wait for the cluster most of the time
+	code := 1
+	if err == nil {
+		code, err = runAll(m)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		code = 1
@@ -110,7 +118,7 @@ func startCluster() (started bool, err error) {
 		return started, err
 	}
 	cluster.kubeconfig, cluster.cgroupRoot = facts.Kubeconfig, facts.CgroupRoot
-	cluster.logs = filepath.Join(facts.Logs, "var/postern")
+	cluster.logs, cluster.keys = filepath.Join(facts.Logs, "var/postern"), filepath.Join(facts.Logs, "operator-keys")
 	return started, nil
 }
 
@@ -130,8 +138,14 @@ func chart(more ...string) (string, error) {
 	return string(text), nil
 }
 
-func install() error {
-	text, err := chart()
+// install installs the chart, with values that the other tests do not have, and
+// waits until it serves.
+func install(values ...string) error {
+	var more []string
+	for _, value := range values {
+		more = append(more, "--set", value)
+	}
+	text, err := chart(more...)
 	if err != nil {
 		return err
 	}
@@ -144,7 +158,19 @@ func install() error {
 			return fmt.Errorf("wait for %s: %w: %s", what, err, out)
 		}
 	}
-	return nil
+	return rememberKey()
+}
+
+// rememberKey keeps the key by which logs are verified from now on.
+func rememberKey() error {
+	key, err := kubectlRun("", "get", "configmap", "-n", system, "postern-operator-key", "-o", `jsonpath={.data.operator\.pub}`)
+	if err != nil {
+		return fmt.Errorf("read the operator's public key: %w: %s", err, key)
+	}
+	if err := os.MkdirAll(cluster.keys, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(cluster.keys, fmt.Sprintf("%x.pub", sha256.Sum256([]byte(key)))), []byte(key), 0o644)
 }
 
 func uninstall() error {

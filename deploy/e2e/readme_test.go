@@ -50,6 +50,11 @@ func TestREADMEInstallsAndUninstalls(t *testing.T) {
 			t.Fatalf("got %v from the block %s, want it to succeed:\n%s", err, b[1], out)
 		}
 		t.Logf("%s:\n%s", b[1], out)
+		if b[1] == "install" {
+			if err := rememberKey(); err != nil { // the logs of this installation go on to be there
+				t.Fatal(err)
+			}
+		}
 		for _, want := range map[string][]string{
 			"query":   {"postgres"},
 			"refused": {"denied by policy readers, rule no-ddl", "Refused"},

@@ -3,8 +3,10 @@ package e2e
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // evict takes the agent from the node, as while a node boots and its agent is
@@ -36,51 +38,87 @@ func onNode(words string) string {
 }
 
 // powerOff is what a machine that lost its power has of Postern: what lies on its
-// disk, and no program. The cluster's node reboots without its kernel.
+// disk, of another boot, and no program. The cluster's node reboots without its kernel.
 func powerOff() string {
 	return "cp -a /var/lib/postern /var/lib/postern.kept && " + onNode("uninstall") +
-		" && rm -rf /var/lib/postern && mv /var/lib/postern.kept /var/lib/postern"
+		" && rm -rf /var/lib/postern && mv /var/lib/postern.kept /var/lib/postern" +
+		` && sed -i 's/"boot":"[^"]*"/"boot":"earlier"/' /var/lib/postern/state.json`
 }
 
-func TestRebootedNode(t *testing.T) {
-	for _, row := range []struct {
-		name, hook string
-		armed      bool
-	}{
-		{"armed", powerOff() + " && " + onNode("arm"), true},
-		{"unarmed", powerOff(), false},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			w := newWorld(t)
-			dsn := fmt.Sprintf("host=%s user=%s password=%s dbname=shop", w.host, directUser, directPassword)
-			w.start(t, pod{name: "client", labels: `{postern.dev/guard: "true"}`, command: fmt.Sprintf("[python3, -c, %q, %q]", loadProgram, dsn)})
-			said := func() string {
-				out, _ := kubectlRun("", "logs", "-n", w.namespace, "client")
-				return out
-			}
-			eventually(t, "a guarded client", func() bool { return strings.Contains(said(), " "+loginUser+"\n") })
-			restarts := w.restarts(t, "client")
-			evict(t)
-			if err := command(cluster.program, "reboot", "--before-kubelet", row.hook); err != nil {
+// unarmed is how long pods of this boot ran before the node was armed, as the
+// newest agent's trail has it.
+func unarmed(t *testing.T) time.Duration {
+	t.Helper()
+	all := records(t, func(r record) bool { return r.Kind == "agent.arm" })
+	if len(all) == 0 {
+		t.Fatal("got no record of since when the node is armed, want one of each agent")
+	}
+	window, err := strconv.ParseInt(all[len(all)-1].Event.Detail["unarmed_us"], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(window) * time.Microsecond
+}
+
+// lastDirect is when a client's last direct connection was, since its start.
+func lastDirect(t *testing.T, said string) (last time.Duration) {
+	t.Helper()
+	for line := range strings.Lines(said) {
+		if when, word, _ := strings.Cut(strings.TrimSpace(line), " "); word == directUser {
+			at, err := time.ParseDuration(when + "s")
+			if err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the client restarted", func() bool { return w.restarts(t, "client") != restarts })
-			if row.armed {
-				eventually(t, "refused connections", func() bool { return strings.Count(said(), " refused") > 5 })
-			} else {
-				// What a node without the boot layer is open to until its agent is there.
-				eventually(t, "direct connections", func() bool { return strings.Contains(said(), " "+directUser+"\n") })
-			}
-			bring(t)
-			eventually(t, "a guarded client", func() bool { return strings.Contains(said(), " "+loginUser+"\n") })
-			if row.armed && strings.Contains(said(), " "+directUser+"\n") {
-				t.Errorf("got direct connections on an armed node, want none:\n%s", said())
-			}
-			_, after, _ := strings.Cut(said(), " "+loginUser+"\n")
-			if strings.Contains(after, " "+directUser+"\n") {
-				t.Errorf("got direct connections after guarded ones, want none:\n%s", said())
-			}
-		})
+			last = at
+		}
+	}
+	return last
+}
+
+// looping starts a guarded pod that connects again and again, whatever becomes of its
+// node, and gives what it has said since its last start.
+func (w *world) looping(t *testing.T) (said func() string) {
+	t.Helper()
+	w.start(t, pod{name: "client", labels: guardLabel, command: fmt.Sprintf("[python3, -c, %q, %q]", loadProgram, w.shop())})
+	said = func() string {
+		out, _ := kubectlRun("", "logs", "-n", w.namespace, "client")
+		return out
+	}
+	eventually(t, "a guarded client", func() bool { return strings.Contains(said(), " "+loginUser+"\n") })
+	return said
+}
+
+// reboot boots the node, which runs a command before the kubelet and gets its agent
+// last, when the client has been heard of.
+func (w *world) reboot(t *testing.T, hook string, heard func() bool, said func() string) {
+	t.Helper()
+	restarts := w.restarts(t, "client")
+	evict(t)
+	if err := command(cluster.program, "reboot", "--before-kubelet", hook); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the client restarted", func() bool { return w.restarts(t, "client") != restarts })
+	eventually(t, "a client without agent", heard)
+	bring(t)
+	eventually(t, "a guarded client", func() bool { return strings.Contains(said(), " "+loginUser+"\n") })
+	verify(t)
+}
+
+// TestRebootedNode shows what a node without the boot layer is open to until its
+// agent is there, and that the trail says for how long. TestChartInstallsWhatArmsANode
+// is the same with the boot layer.
+func TestRebootedNode(t *testing.T) {
+	w := newWorld(t)
+	said := w.looping(t)
+	w.reboot(t, powerOff(), func() bool { return strings.Contains(said(), " "+directUser+"\n") }, said)
+	window, last := unarmed(t), lastDirect(t, said())
+	t.Logf("the trail says that pods ran unarmed for %s; the last direct connection was after %s", window, last)
+	if window < last {
+		t.Errorf("got %s without the guard in the trail, want at least %s", window, last)
+	}
+	_, after, _ := strings.Cut(said(), " "+loginUser+"\n")
+	if strings.Contains(after, " "+directUser+"\n") {
+		t.Errorf("got direct connections after guarded ones, want none:\n%s", said())
 	}
 }
 
@@ -92,18 +130,14 @@ func (w *world) restarts(t *testing.T, name string) string {
 }
 
 func TestUninstallLeavesNoGuard(t *testing.T) {
-	w := newWorld(t)
-	w.start(t, pod{name: "client", labels: `{postern.dev/guard: "true"}`})
-	w.guarded(t, "client")
+	_, o := loaded(t)
 	evict(t)
-	if got, err := w.whoami("client"); err == nil {
-		t.Errorf("got %q without an agent, want the connection refused", got)
-	}
+	o.more(t, " refused", 3)
+	never(t, o)
 	inNode(t, "sh", "-c", onNode("uninstall"))
-	if got, err := w.whoami("client"); err != nil || got != directUser {
-		t.Errorf("got %q, %v after uninstall, want a direct session", got, err)
-	}
+	o.more(t, " "+directUser+"\n", 3)
 	if out := inNode(t, "sh", "-c", "ls -A /var/lib/postern 2>/dev/null || true"); strings.TrimSpace(out) != "" {
 		t.Errorf("got %q left in the state folder, want nothing", out)
 	}
+	verify(t)
 }
