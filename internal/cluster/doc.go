@@ -30,9 +30,9 @@
 //
 // All that this package asks for, and the chart grants, cluster-wide:
 //
-//	""               pods, namespaces, nodes, services      get, list, watch
-//	discovery.k8s.io endpointslices                         get, list, watch
-//	postern.dev      targets, accesspolicies, issuers       get, list, watch
+//	""               pods, namespaces, nodes, services      list, watch
+//	discovery.k8s.io endpointslices                         list, watch
+//	postern.dev      targets, accesspolicies, issuers       list, watch
 //	postern.dev      nodestatuses                           create, patch
 //	postern.dev      nodestatuses/status                    patch
 //	""               events                                 create, patch
@@ -41,6 +41,7 @@
 // and in Postern's own namespace:
 //
 //	""               secrets                                get
+//	""               namespaces, of the name of this one    get
 //
 // Pods are listed and watched with the field selector spec.nodeName, namespaces
 // as metadata alone. No Secret is listed or watched. The tests of e2e_test.go, which
