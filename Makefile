@@ -63,7 +63,7 @@ kernel: ## run the tests of the kernel side and of the gate on the running kerne
 
 kernel-oldest: packages-kernel ## run them on the oldest kernel, under QEMU (LINUX=6.12: on that one)
 	@$(GO) build -o bin/kernel ./testenv/kernel
-	@bin/kernel -kernel $(LINUX) -arguments "-test.short -test.timeout=25m" $(KERNEL)
+	@bin/kernel -kernel $(LINUX) -limit 40m -arguments "-test.short -test.timeout=35m" $(KERNEL)
 
 e2e: packages build cluster-images ## run the tests of the whole product, as root, here and on a real Kubernetes
 	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test $(E2E)
