@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -98,30 +97,19 @@ type record struct {
 }
 
 // records are those of every log of the node that pick chooses, oldest first.
-func records(t testing.TB, pick func(record) bool) []record {
+func records(t testing.TB, pick func(record) bool) (picked []record) {
 	t.Helper()
-	logs, err := filepath.Glob(filepath.Join(cluster.logs, "*", "*"))
+	out, err := exec.Command(filepath.Join(cluster.root, "bin/postern"), "audit", "tail", "--json", "--all", "--log-dir", cluster.logs).Output()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("read the trail in %s: %v", cluster.logs, err)
 	}
-	var picked []record
-	for _, dir := range logs {
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			continue
+	for line := range strings.Lines(string(out)) {
+		var r record
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("read a record: %v", err)
 		}
-		cmd := exec.Command(filepath.Join(cluster.root, "bin/postern"), "audit", "tail", "--json", "--all", "--log-dir", dir)
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("read the trail in %s: %v", dir, err)
-		}
-		for line := range strings.Lines(string(out)) {
-			var r record
-			if err := json.Unmarshal([]byte(line), &r); err != nil {
-				t.Fatalf("read a record: %v", err)
-			}
-			if pick(r) {
-				picked = append(picked, r)
-			}
+		if pick(r) {
+			picked = append(picked, r)
 		}
 	}
 	return picked

@@ -77,9 +77,9 @@ func ready(t *testing.T) {
 // parallel to another.
 
 func TestKilledProcessesOpenNothing(t *testing.T) {
+	w, o := loaded(t)
 	for _, container := range []string{"agent", "gate"} {
 		t.Run(container, func(t *testing.T) {
-			w, o := loaded(t)
 			kill(t, container)
 			o.more(t, " refused", 3)
 			o.more(t, " "+loginUser, 10)

@@ -74,7 +74,8 @@ func runAll(m *testing.M) (code int, err error) {
 	if started {
 		defer func() { err = errors.Join(err, command(cluster.program, "down")) }()
 	}
-	if err := install(); err != nil {
+	// What the chart writes a unit into; a machine without systemd has none.
+	if err := errors.Join(command(cluster.program, "enter", "mkdir", "-p", "/etc/systemd/system"), install()); err != nil {
 		diagnose()
 		return 1, err
 	}
@@ -127,7 +128,7 @@ func chart(more ...string) (string, error) {
 	args := append([]string{"-C", filepath.Join(cluster.root, "testenv/helm"), "tool", "helm", "template", release,
 		filepath.Join(cluster.root, "deploy/chart"), "--namespace", system, "--include-crds",
 		"--set", "image.repository=localhost/postern,image.tag=dev,image.pullPolicy=Never",
-		"--set", "node.cgroupRoot=" + cluster.cgroupRoot, "--set", "agent.logLevel=debug"}, more...)
+		"--set", "node.cgroupRoot=" + cluster.cgroupRoot, "--set", "agent.logLevel=debug", "--set", "boot.install=true"}, more...)
 	cmd := exec.Command("go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath") // as make builds everything: it is built once
 	cmd.Stderr = os.Stderr

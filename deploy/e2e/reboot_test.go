@@ -40,7 +40,7 @@ func onNode(words string) string {
 // powerOff is what a machine that lost its power has of Postern: what lies on its
 // disk, of another boot, and no program. The cluster's node reboots without its kernel.
 func powerOff() string {
-	return "cp -a /var/lib/postern /var/lib/postern.kept && " + onNode("uninstall") +
+	return "cp -a /var/lib/postern /var/lib/postern.kept && " + onNode("uninstall --bin-dir=/nowhere --unit-dir=/nowhere") +
 		" && rm -rf /var/lib/postern && mv /var/lib/postern.kept /var/lib/postern" +
 		` && sed -i 's/"boot":"[^"]*"/"boot":"earlier"/' /var/lib/postern/state.json`
 }
@@ -136,8 +136,9 @@ func TestUninstallLeavesNoGuard(t *testing.T) {
 	never(t, o)
 	inNode(t, "sh", "-c", onNode("uninstall"))
 	o.more(t, " "+directUser+"\n", 3)
-	if out := inNode(t, "sh", "-c", "ls -A /var/lib/postern 2>/dev/null || true"); strings.TrimSpace(out) != "" {
-		t.Errorf("got %q left in the state folder, want nothing", out)
+	const folders = "/var/lib/postern /opt/postern /etc/systemd/system/postern-arm.service /etc/systemd/system/kubelet.service.wants"
+	if out := inNode(t, "sh", "-c", "ls -Ad "+folders+" 2>/dev/null || true"); strings.TrimSpace(out) != "" {
+		t.Errorf("got %q left on the node, want nothing", out)
 	}
 	verify(t)
 }

@@ -118,7 +118,7 @@ func (w *world) allGuarded(t *testing.T, names []string) {
 func (w *world) latency(t *testing.T, name string) string {
 	t.Helper()
 	dsn := fmt.Sprintf("user=%s password=%s dbname=shop", directUser, directPassword)
-	out, err := w.exec(name, "python3", "-c", latencyProgram, addresses(t, "data", "shop")[0], dsn, "200")
+	out, err := w.exec(name, "python3", "-c", latencyProgram, addresses(t, "data", "shop")[0], dsn, "100")
 	if err != nil {
 		t.Fatalf("got %v from connections of %s, want them to succeed: %s", err, name, out)
 	}
