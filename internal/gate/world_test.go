@@ -146,13 +146,13 @@ func removeCgroup(t *testing.T, path string) {
 // eventually waits for what happens in another process.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 6000 { // an emulated machine is slow
 		if ok() {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatalf("got nothing for 10 s, want %s", what)
+	t.Fatalf("got nothing for a minute, want %s", what)
 }
 
 func (n *node) serveDatabase(t *testing.T) {
