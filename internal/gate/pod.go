@@ -220,8 +220,8 @@ func (p *pod) leave(g *gate, w wish) {
 		return
 	}
 	same := w.sandbox.ID == "" || p.place != nil && (p.place.Sandbox == "" || w.sandbox.ID == p.place.Sandbox || w.sandbox.ID == p.foundBy)
-	if p.place == nil || same && w.cgroup == p.place.Cgroup && p.place.IsThere() {
-		return
+	if p.place == nil || w.cgroup == p.place.Cgroup && (p.place.Netns == nil || same && p.place.IsThere()) {
+		return // the cgroup is all that a pod on the node's network is known by
 	}
 	p.release(g)
 }
@@ -260,11 +260,11 @@ func (g *gate) part(p *pod) {
 	if err == nil {
 		e.Counters = &counters
 	}
-	if errors.Is(err, redirect.ErrUnknownPod) {
-		err = nil
-	}
-	if err := errors.Join(err, g.kernel.Forget(p.uid)); err != nil {
-		g.log.WithField("pod", p.uid).WithError(err).Warn("A pod that is gone is not forgotten")
+	if !errors.Is(err, redirect.ErrUnknownPod) { // else it may know the pod again by now
+		err = errors.Join(err, g.kernel.Forget(p.uid))
+		if err != nil {
+			g.log.WithField("pod", p.uid).WithError(err).Warn("A pod that is gone is not forgotten")
+		}
 	}
 	g.tell(e)
 }

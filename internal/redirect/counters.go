@@ -30,7 +30,7 @@ func (n *Node) Counters(uid string) (Counters, error) {
 		return readCounters(n.maps.Counters, 0)
 	}
 	n.mu.Lock()
-	m, err := n.find(uid)
+	m, err := n.still(uid)
 	n.mu.Unlock()
 	if err != nil {
 		return Counters{}, err

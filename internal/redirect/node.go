@@ -309,7 +309,13 @@ func (n *Node) Exempt(cgroup string) error {
 	if err != nil {
 		return err
 	}
-	if err := n.maps.Agents.Put(id, uint8(1)); err != nil {
+	err = n.maps.Agents.Put(id, uint8(1))
+	if errors.Is(err, unix.E2BIG) { // of an agent that was started again and again
+		if err = n.pruneAgents(); err == nil {
+			err = n.maps.Agents.Put(id, uint8(1))
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("exempt %s: %w", cgroup, err)
 	}
 	return nil

@@ -164,11 +164,33 @@ func (n *Node) notAnothers(m *member) error {
 		if err != nil {
 			return err
 		}
-		if got.Index != m.pod.Index {
+		if got.Index == m.pod.Index {
+			continue
+		}
+		if anothers, err := n.leadsTo(got.Index, in); err != nil {
+			return err
+		} else if anothers {
 			return fmt.Errorf("its namespace or cgroup is that of pod %d, which is not forgotten yet", got.Index)
 		}
 	}
 	return nil
+}
+
+// leadsTo tells whether the pod of an index has that key: if not, it was left over
+// by two processes that forgot and classified a pod at once.
+func (n *Node) leadsTo(index uint32, key podKey) (bool, error) {
+	var owner bpf.NodeMember
+	err := n.maps.Members.Lookup(index, &owner)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read members: %w", err)
+	}
+	if key.m == n.maps.Pods {
+		return owner.Netns == key.key, nil
+	}
+	return owner.Cgroup == key.key, nil
 }
 
 // place of a pod in a map.
@@ -265,11 +287,12 @@ func (n *Node) giveTuples(index uint32) error {
 }
 
 // Forget forgets a pod that is gone, also one that an earlier process knew. What
-// still runs in it is unknown from then on.
+// still runs in it is unknown from then on. What another process knows of the pod since
+// then, it keeps.
 func (n *Node) Forget(uid string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	m, err := n.find(uid)
+	m, err := n.still(uid)
 	if err != nil || m == nil {
 		return err
 	}
@@ -283,6 +306,10 @@ func (n *Node) Forget(uid string) error {
 		}
 	}
 	if err := n.uncover(uid, m); err != nil {
+		return err
+	}
+	// That took its time: what another process knows anew by now is not dropped.
+	if now, err := n.still(uid); err != nil || now != m {
 		return err
 	}
 	if err := n.dropKeys(m, nil); err != nil {
@@ -343,7 +370,7 @@ func (n *Node) find(uid string) (*member, error) {
 	if m := n.pods[uid]; m != nil {
 		var record bpf.NodeMember
 		err := n.maps.Members.Lookup(m.pod.Index, &record)
-		if err == nil && unix.ByteSliceToString(record.Uid[:]) == uid {
+		if err == nil && unix.ByteSliceToString(record.Uid[:]) == uid && record.Netns == m.pod.Netns {
 			return m, nil
 		}
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -358,6 +385,18 @@ func (n *Node) find(uid string) (*member, error) {
 		return nil, err
 	}
 	return n.pods[uid], nil
+}
+
+// still finds a pod that nobody has forgotten since this process classified it. One
+// that another process has is nil, even if that one knows it again by now, in another
+// network namespace.
+func (n *Node) still(uid string) (*member, error) {
+	own := n.pods[uid]
+	m, err := n.find(uid)
+	if own != nil && m != own {
+		return nil, err
+	}
+	return m, err
 }
 
 // readMembers reads of the pods that other processes know.
