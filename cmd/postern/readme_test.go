@@ -60,9 +60,10 @@ func tables(t *testing.T) string {
 		title   string
 		command *cobra.Command
 	}{
-		{"run", runCommand(io.Discard)}, {"audit tail", tailCommand()}, {"audit report", reportCommand()}, {"audit verify", verifyCommand()},
+		{"run", runCommand(io.Discard)}, {"policy check", policyCheckCommand()},
+		{"audit tail", tailCommand()}, {"audit show", showCommand()}, {"audit report", reportCommand()}, {"audit verify", verifyCommand()},
 		{"doctor", doctorCommand()}, {"status", statusCommand()}, {"agent arm", armCommand()}, {"agent install", installCommand()}, {"agent uninstall", uninstallCommand()},
-		{"agent", agentCommand(io.Discard)},
+		{"agent", agentCommand(io.Discard)}, {"agent gate", gateCommand()}, {"controller", controllerCommand(io.Discard)},
 	} {
 		section("`postern "+c.title+"`", "| flag | default | what it does |", flagRows(c.command))
 	}
