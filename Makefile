@@ -72,7 +72,7 @@ e2e: packages build cluster-images ## run the tests of the whole product, as roo
 race: packages ## run the tests of what starts goroutines under the race detector, as root
 	$(AS_ROOT) env $(STRICT) CGO_ENABLED=1 "GOFLAGS=$(GOFLAGS)" $(GO) test -race -timeout 30m $(RACE)
 
-fuzz: ## fuzz every decoder for FUZZ_SECONDS in all
+fuzz: ## fuzz decoders for FUZZ_SECONDS in all, other ones with each commit
 	testenv/fuzz $(FUZZ_SECONDS)
 
 bench: build packages ## measure the overhead against a direct connection and print the README's table

@@ -1,6 +1,6 @@
 """A reporting agent of AutoGen: a model decides which tools to call, the tools
-talk to the database with ordinary drivers. The model's answers are replayed, all
-else is the framework's own runtime."""
+talk to the database with ordinary drivers. The model's answers are replayed; the
+agent is one of a team, whose messages go through AutoGen's runtime."""
 import asyncio
 import json
 import logging
@@ -9,6 +9,7 @@ import os
 import psycopg
 import sqlalchemy
 from autogen_agentchat.agents import AssistantAgent
+from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import FunctionCall
 from autogen_core.models import CreateResult, RequestUsage
 from autogen_ext.models.replay import ReplayChatCompletionClient
@@ -59,7 +60,8 @@ async def main() -> None:
         },
     )
     agent = AssistantAgent("reporter", model_client=model, tools=[customers, totals, clean_up], max_tool_iterations=5)
-    result = await agent.run(task="Report on our customers.")
+    team = RoundRobinGroupChat([agent], max_turns=1)  # which runs its agents on AutoGen's runtime
+    result = await team.run(task="Report on our customers.")
     for message in result.messages:
         print(f"{type(message).__name__} {message.source}: {message.to_text()}", flush=True)
 
