@@ -71,18 +71,42 @@ func (c *controller) lead(ctx context.Context) error {
 		c.o.Log.WithField("resource", resource.Resource).Debug("Listed")
 	}
 	c.ready.Store(true)
-	for wait := time.Duration(0); ; {
+	pace(ctx, changed, func() bool {
+		err := c.reconcile(ctx, listers)
+		if err != nil && ctx.Err() == nil {
+			c.o.Log.WithError(err).Warn("Status not written, to be tried again")
+		}
+		return err == nil
+	})
+	return nil
+}
+
+// pace works at once, and after a change, until ctx is done. Changes that do not end
+// (each node's agent makes some) put it off no longer than settle, and work that takes
+// long leaves the processor to others for several times as long. Work that fails is
+// done again.
+func pace(ctx context.Context, changed <-chan struct{}, work func() bool) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	due, rest := true, settle
+	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-changed:
-			wait = settle
-		case <-time.After(wait): // the first time at once
-			wait = time.Hour
-			if err := c.reconcile(ctx, listers); err != nil && ctx.Err() == nil {
-				c.o.Log.WithError(err).Warn("Status not written, to be tried again")
-				wait = retry
+			if !due {
+				timer.Reset(rest)
 			}
+			due = true
+			continue
+		case <-timer.C:
+		}
+		began := time.Now()
+		due = !work()
+		rest = max(settle, 4*time.Since(began))
+		timer.Reset(time.Hour)
+		if due {
+			timer.Reset(retry)
 		}
 	}
 }
