@@ -9,8 +9,9 @@
 //
 // A [Snapshot] never changes. The first one is made when every store is
 // complete; a burst of changes makes one. What is cut away before an object is
-// stored, and why a pod is guarded, is in pod.go and guard.go; which addresses
-// lead to a Target is in reach.go, which knows no API client.
+// stored is in strip.go, why a pod is guarded in guard.go, and which mesh takes what
+// is dialled for it in mesh.go; which addresses lead to a Target is in reach.go, which
+// knows no API client.
 //
 // # The guard is sticky here
 //
