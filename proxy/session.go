@@ -159,7 +159,7 @@ func (s *Session) Close(status audit.Status, code string, bytes int64) error {
 func (s *Session) Refuse(r *audit.Record, reason metrics.Refusal, code, message string) error {
 	s.metrics.Refused(reason)
 	r.Refusal = &audit.Refusal{Reason: string(reason), Code: code, Message: message}
-	if id := s.share.standIn(reason, r.ID); id != r.ID {
+	if id := s.share.standIn(reason, message, r.ID); id != r.ID {
 		r.ID = id
 		s.recorded.Store(true)
 		s.recorder.Count(r)

@@ -16,8 +16,8 @@ import (
 //	share         bound                          where                          who exceeds it
 //	connections   256 at once, half-open ones    Server, at accept              53300 in the protocol; beyond
 //	              too, which have 10 s                                          16 more closed without an answer
-//	connects      500 a second, 1,024 at once    Server, at accept              closed without an answer
-//	log-ins       100 a second, 512 at once,     postgres, before it dials;     53300; a cancel is not passed on
+//	connects      1,000 a second, 2,048 at once  Server, at accept              closed without an answer
+//	log-ins       250 a second, 1,024 at once,   postgres, before it dials;     53300; a cancel is not passed on
 //	              cancel requests too            4 under way, others wait
 //	look-ups      50 a second, 500 at once: a    postgres, catalog.judge and    statement refused, 42501; result
 //	              server is asked its catalog    catalog.plan                   withheld, 53400
@@ -29,7 +29,7 @@ import (
 //
 // What is shared elsewhere, where it is:
 //
-//	tuples        1,024 a pod                    bpf/node.c, pod_tuples         ECONNREFUSED, told as an Event
+//	tuples        as many as the gate says       bpf/node.c, pod_tuples         ECONNREFUSED, told as an Event
 //	hand-overs    64 a pod in flight             internal/gate, MaxInFlight     waits in the pod's own listener
 //	parser time   a turn each, all workers but   internal/sql, turns; long      waits behind its own
 //	              one                            texts are cut up in it too
@@ -70,8 +70,8 @@ func (l Limits) withDefaults() Limits {
 	if l.Memory == 0 {
 		l.Memory = 160 << 20 // one of the longest rows that are masked, twice, and some
 	}
-	rate(&l.Connects, 1024, 500)
-	rate(&l.LogIns, 512, 100)
+	rate(&l.Connects, 2048, 1000)
+	rate(&l.LogIns, 1024, 250)
 	rate(&l.LookUps, 500, 50)
 	rate(&l.Trail, 256<<20, 16<<20) // five times what a busy agent has that asks 2,000 times a second
 	return l
@@ -137,8 +137,8 @@ func (s *Shares) Forget(uid string) {
 }
 
 // Untold tells, and forgets, how many refusals left no record of their own since
-// it was last called, by workload and reason.
-func (s *Shares) Untold(each func(uid string, reason metrics.Refusal, refusals int)) {
+// it was last called, by workload and why.
+func (s *Shares) Untold(each func(uid, why string, refusals int)) {
 	if s == nil {
 		return
 	}
@@ -147,8 +147,8 @@ func (s *Shares) Untold(each func(uid string, reason metrics.Refusal, refusals i
 	maps.Copy(all, s.of)
 	s.mu.Unlock()
 	for uid, one := range all {
-		for reason, n := range one.untold() {
-			each(uid, reason, n)
+		for why, n := range one.untold() {
+			each(uid, why, n)
 		}
 	}
 }
@@ -168,7 +168,7 @@ type Share struct {
 	mu           sync.Mutex
 	open, turned int
 	kept         map[any]kept
-	stands       map[metrics.Refusal]*stand
+	stands       map[string]*stand
 }
 
 // kept is what several sessions of a workload remember together.
@@ -184,7 +184,7 @@ type stand struct {
 func newShare(l Limits) *Share {
 	return &Share{
 		limits: l, connects: bucket{rate: l.Connects}, logIns: bucket{rate: l.LogIns}, lookUps: bucket{rate: l.LookUps},
-		trail: bucket{rate: l.Trail}, kept: make(map[any]kept), stands: make(map[metrics.Refusal]*stand),
+		trail: bucket{rate: l.Trail}, kept: make(map[any]kept), stands: make(map[string]*stand),
 	}
 }
 
@@ -332,16 +332,20 @@ func (s *Share) Drop(what any) {
 
 // standIn tells which record stands for a refusal with this ID: its own, or an
 // earlier one. Those that exceed a share would fill the trail with the same line.
-func (s *Share) standIn(reason metrics.Refusal, id string) string {
+func (s *Share) standIn(reason metrics.Refusal, message, id string) string {
 	if s == nil || reason != metrics.Busy && s.trail.left() {
 		return id
 	}
+	why := string(reason)
+	if reason == metrics.Busy {
+		why = message // one of a few: it names the share
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one := s.stands[reason]
+	one := s.stands[why]
 	if one == nil {
 		one = new(stand)
-		s.stands[reason] = one
+		s.stands[why] = one
 	}
 	if now := time.Now(); one.id == "" || now.Sub(one.since) >= standInterval {
 		one.id, one.since = id, now
@@ -351,13 +355,13 @@ func (s *Share) standIn(reason metrics.Refusal, id string) string {
 	return one.id
 }
 
-func (s *Share) untold() map[metrics.Refusal]int {
+func (s *Share) untold() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	untold := make(map[metrics.Refusal]int)
-	for reason, one := range s.stands {
+	untold := make(map[string]int)
+	for why, one := range s.stands {
 		if one.others > 0 {
-			untold[reason] = one.others
+			untold[why] = one.others
 			one.others = 0
 		}
 	}

@@ -130,19 +130,19 @@ func TestOneRecordAMinuteStandsForTheOthers(t *testing.T) {
 		shares := NewShares(small)
 		s := shares.Of("pod")
 		untold := func() (n int) {
-			shares.Untold(func(uid string, reason metrics.Refusal, refusals int) {
-				if uid != "pod" || reason != metrics.Busy {
-					t.Errorf("got refusals for %s of %s, want those of the pod for its share", reason, uid)
+			shares.Untold(func(uid, why string, refusals int) {
+				if uid != "pod" || why != "its share" {
+					t.Errorf("got refusals for %s of %s, want those of the pod for its share", why, uid)
 				}
 				n += refusals
 			})
 			return n
 		}
 		for i, id := range []string{"a", "b", "c"} {
-			if got := s.standIn(metrics.Busy, id); got != "a" {
+			if got := s.standIn(metrics.Busy, "its share", id); got != "a" {
 				t.Errorf("got record %q for refusal %d, want the first", got, i)
 			}
-			if got := s.standIn(metrics.Policy, id); got != id {
+			if got := s.standIn(metrics.Policy, "no policy", id); got != id {
 				t.Errorf("got record %q for a refusal that exceeds no share, want its own", got)
 			}
 		}
@@ -153,7 +153,7 @@ func TestOneRecordAMinuteStandsForTheOthers(t *testing.T) {
 			t.Errorf("got %d of them told again, want none", got)
 		}
 		time.Sleep(standInterval)
-		if got := s.standIn(metrics.Busy, "d"); got != "d" {
+		if got := s.standIn(metrics.Busy, "its share", "d"); got != "d" {
 			t.Errorf("got record %q a minute later, want its own", got)
 		}
 	})
@@ -173,11 +173,11 @@ func TestWorkloadWithoutAUIDHasNoBounds(t *testing.T) {
 				t.Errorf("%s: got %v, want none", name, refused)
 			}
 		}
-		if got := s.standIn(metrics.Busy, "id"); got != "id" {
+		if got := s.standIn(metrics.Busy, "its share", "id"); got != "id" {
 			t.Errorf("%s: got record %q, want its own", name, got)
 		}
 		shares.Forget("")
-		shares.Untold(func(string, metrics.Refusal, int) { t.Errorf("%s: got something untold, want nothing", name) })
+		shares.Untold(func(string, string, int) { t.Errorf("%s: got something untold, want nothing", name) })
 	}
 }
 

@@ -45,7 +45,9 @@ func TestOnePodCannotStarveAnother(t *testing.T) {
 			t.Logf("beside %s: %s; the other was told: %s", row.attack, beside, strings.Join(strings.Fields(o.String()), " "))
 		})
 	}
-	for _, r := range records(t, func(r record) bool { return r.Kind == "refusal" && r.Workload.Pod == "quiet" && r.Workload.Namespace == w.namespace }) {
+	for _, r := range records(t, func(r record) bool {
+		return r.Kind == "refusal" && r.Workload.Pod == "quiet" && r.Workload.Namespace == w.namespace
+	}) {
 		t.Errorf("got the quiet pod refused (%s), want it let go on", r.Refusal.Message)
 	}
 }

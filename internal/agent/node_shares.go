@@ -7,7 +7,6 @@ import (
 	"postern.dev/postern/internal/audit"
 	"postern.dev/postern/internal/gate"
 	"postern.dev/postern/internal/identity"
-	"postern.dev/postern/internal/metrics"
 )
 
 // Owner is [proxy.Origins]'s: the pod, as far as the cluster has told of it. What
@@ -25,11 +24,11 @@ func (w *witness) Owner(conn net.Conn) audit.Workload {
 // tellShares records how often pods were refused without a record of its own, for
 // what each of them has of what all pods share.
 func (n *node) tellShares() {
-	n.shares.Untold(func(uid string, reason metrics.Refusal, refusals int) {
+	n.shares.Untold(func(uid, why string, refusals int) {
 		workload := audit.Workload{UID: uid, Verified: identity.Kernel}
 		n.witness.describe(&workload, "")
 		n.recorder.put(&audit.Record{Kind: audit.KindAgentDegraded, Workload: &workload, Event: &audit.Event{
-			Reason: "refusals-not-recorded", Detail: map[string]string{"reason": string(reason), "refusals": strconv.Itoa(refusals)},
+			Reason: "refusals-not-recorded", Detail: map[string]string{"why": why, "refusals": strconv.Itoa(refusals)},
 		}})
 	})
 }

@@ -88,10 +88,21 @@ func (c *cancels) find(shown []byte, who owner) *session {
 func (s *session) cancelPhase(shown []byte) phase {
 	key := append([]byte(nil), shown...)
 	return func(ctx context.Context) (phase, error) {
+		if turned := s.conn.Turned(); turned != nil {
+			return nil, refused(turned.Reason, "", "%s", turned.Message)
+		}
 		victim := s.cancels.find(key, ownerOf(s.conn.Origin))
 		if victim == nil {
 			return nil, refused(metrics.Protocol, "", "a cancel request that fits no session of this workload")
 		}
+		if turned := s.conn.Share().LogIn(); turned != nil { // it takes a connection to the server
+			return nil, refused(turned.Reason, "", "%s", turned.Message)
+		}
+		leave, err := s.logins.enter(ctx, s.conn.Origin.Workload.UID)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
 		r := victim.conn.Record(audit.KindCancel)
 		r.RequestID = victim.running()
 		if _, err := s.conn.Append(r); err != nil {

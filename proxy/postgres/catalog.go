@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"postern.dev/postern/internal/policy"
+	"postern.dev/postern/proxy"
 )
 
 // errCatalog wraps every reason for which the catalog could not be asked. What
@@ -35,6 +36,7 @@ const (
 type catalog struct {
 	connect   func(context.Context) (*pgconn.PgConn, error)
 	sensitive *policy.Sensitive
+	common    bool // pods share it
 
 	last       atomic.Pointer[answer]
 	generation atomic.Uint64
@@ -70,8 +72,14 @@ func (c *catalog) snapshot(ctx context.Context) (*snapshot, error) {
 	return c.since(ctx, time.Now().Add(-catalogMaxAge))
 }
 
-// refreshed is snapshot with a question that began after the call.
-func (c *catalog) refreshed(ctx context.Context) (*snapshot, error) {
+// refreshed is snapshot with a question that began after the call, of which a
+// workload has its share.
+//
+// Errors: also a [*proxy.Refused].
+func (c *catalog) refreshed(ctx context.Context, share *proxy.Share) (*snapshot, error) {
+	if turned := share.LookUp(); turned != nil {
+		return nil, turned
+	}
 	return c.since(ctx, time.Now())
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"postern.dev/postern/internal/sql"
+	"postern.dev/postern/proxy"
 )
 
 // objection is why, in a database with sensitive columns, a statement cannot run or a result cannot be shown.
@@ -36,7 +37,7 @@ func (o *objection) Error() string {
 //
 // Shape: snapshot is what was judged by; it is clear where the database has no sensitive column.
 // Errors: those of [catalog.snapshot].
-func (c *catalog) judge(ctx context.Context, statements []*sql.Statement) (*snapshot, *objection, error) {
+func (c *catalog) judge(ctx context.Context, share *proxy.Share, statements []*sql.Statement) (*snapshot, *objection, error) {
 	s, err := c.snapshot(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -45,9 +46,14 @@ func (c *catalog) judge(ctx context.Context, statements []*sql.Statement) (*snap
 	if !unknown {
 		return s, o, nil
 	}
-	if s, err = c.refreshed(ctx); err != nil { // created a moment ago, perhaps
+	newer, err := c.refreshed(ctx, share) // created a moment ago, perhaps
+	if over := overShare(err); over != nil {
+		return s, &objection{Use: over.words()}, nil
+	}
+	if err != nil {
 		return nil, nil, err
 	}
+	s = newer
 	o, _ = s.object(statements)
 	return s, o, nil
 }
@@ -55,8 +61,8 @@ func (c *catalog) judge(ctx context.Context, statements []*sql.Statement) (*snap
 // plan tells how the rows of a result are masked, nil where no column is.
 //
 // Shape: as of [snapshot.plan].
-// Errors: those of [snapshot.plan] and [catalog.snapshot].
-func (c *catalog) plan(ctx context.Context, fields []field, formats []int16) (*plan, error) {
+// Errors: those of [snapshot.plan] and [catalog.refreshed].
+func (c *catalog) plan(ctx context.Context, share *proxy.Share, fields []field, formats []int16) (*plan, error) {
 	s, err := c.snapshot(ctx)
 	if err != nil {
 		return nil, err
@@ -65,7 +71,7 @@ func (c *catalog) plan(ctx context.Context, fields []field, formats []int16) (*p
 	if !errors.Is(err, errUnknownRelation) {
 		return p, err
 	}
-	if s, err = c.refreshed(ctx); err != nil {
+	if s, err = c.refreshed(ctx, share); err != nil {
 		return nil, err
 	}
 	return s.plan(fields, formats)

@@ -259,11 +259,11 @@ func TestCatalogOfAnotherDatabaseMasksWhatTheServerKeepsOfThisOne(t *testing.T) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, o, err := c.judge(t.Context(), script.Statements); err != nil || (o != nil) != test.want {
+		if _, o, err := c.judge(t.Context(), nil, script.Statements); err != nil || (o != nil) != test.want {
 			t.Errorf("%s: got %v, %v, want an objection: %v", test.text, o, err, test.want)
 		}
 	}
-	if p, err := c.plan(t.Context(), []field{{table: 99999, attribute: 1, typeOID: textOID}}, nil); p != nil || err != nil {
+	if p, err := c.plan(t.Context(), nil, []field{{table: 99999, attribute: 1, typeOID: textOID}}, nil); p != nil || err != nil {
 		t.Errorf("got %v, %v for a relation that is not known, want no plan and no error", p, err)
 	}
 }
@@ -360,7 +360,7 @@ func TestCatalogAsksAgainForWhatItDoesNotKnow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, sql := range []string{"SELECT email, id FROM made", "SELECT email, more FROM users"} {
-		p, err := c.plan(t.Context(), fieldsOf(sql), nil)
+		p, err := c.plan(t.Context(), nil, fieldsOf(sql), nil)
 		if err != nil || p == nil || p.columns[0] == nil || p.columns[1] != nil {
 			t.Errorf("%s: got %v, %v, want the first column masked", sql, p, err)
 		}
@@ -368,11 +368,11 @@ func TestCatalogAsksAgainForWhatItDoesNotKnow(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "BEGIN; CREATE TABLE unseen (email text)").ReadAll(); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := c.plan(t.Context(), fieldsOf("SELECT email FROM unseen"), nil); !errors.Is(err, errUnknownRelation) {
+	if p, err := c.plan(t.Context(), nil, fieldsOf("SELECT email FROM unseen"), nil); !errors.Is(err, errUnknownRelation) {
 		t.Errorf("not committed: got %v, %v, want %v", p, err, errUnknownRelation)
 	}
 	var refused *objection
-	if p, err := c.plan(t.Context(), fieldsOf("SELECT u FROM users u"), nil); !errors.As(err, &refused) {
+	if p, err := c.plan(t.Context(), nil, fieldsOf("SELECT u FROM users u"), nil); !errors.As(err, &refused) {
 		t.Errorf("whole row: got %v, %v, want it refused", p, err)
 	}
 }

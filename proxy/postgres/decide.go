@@ -131,7 +131,7 @@ func (s *session) object(ctx context.Context, j *judgement, statements []*sql.St
 	if s.catalog == nil {
 		return nil
 	}
-	snapshot, objection, err := s.catalog.judge(ctx, statements)
+	snapshot, objection, err := s.catalog.judge(ctx, s.conn.Share(), statements)
 	if err != nil {
 		return catalogRefusal(err)
 	}
@@ -184,6 +184,18 @@ func (j *judgement) refusing(why string) *judgement {
 	refused.decision.Reason, refused.decision.Policy, refused.decision.Rule = why, "", ""
 	refused.request.Text, refused.request.Parameters = "", nil
 	return &refused
+}
+
+// afford is j with a refusal where it would make others ask the server for its
+// catalog anew, more often than the workload may.
+func (s *session) afford(j *judgement) *judgement {
+	if !j.defines || j.denied != "" || s.catalog == nil || !s.catalog.common {
+		return j
+	}
+	if turned := s.conn.Share().LookUp(); turned != nil {
+		return j.refusing(turned.Message)
+	}
+	return j
 }
 
 // explain says why a policy refuses, in one line.
@@ -246,7 +258,7 @@ func settable(set sql.Setting) error {
 	}
 	var refusal *refusal
 	if len(set.Values) == 1 && errors.As(reads(name, set.Values[0]), &refusal) {
-		return errors.New(strings.TrimPrefix(refusal.message, "postern: "))
+		return errors.New(refusal.words())
 	}
 	return nil // RESET: the value that the session was let in with
 }

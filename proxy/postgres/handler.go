@@ -164,6 +164,7 @@ func (h *Handler) catalog(a access, login credential.Reference) *catalog {
 		}
 		return own.connect(ctx)
 	}, target.Sensitive())
+	c.common = key.uid == ""
 	h.catalogs[key] = c
 	return c
 }

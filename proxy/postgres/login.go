@@ -207,6 +207,9 @@ func (s *session) login(ctx context.Context) (phase, error) {
 // connect makes the upstream session, when it is the pod's turn.
 func (s *session) connect(ctx context.Context) (*pgconn.PgConn, error) {
 	name, pod := s.target.Name(), s.conn.Origin.Workload.UID
+	if turned := s.conn.Share().LogIn(); turned != nil {
+		return nil, turnedAway(turned)
+	}
 	leave, err := s.logins.enter(ctx, pod)
 	if err != nil {
 		return nil, err

@@ -83,6 +83,7 @@ func (s *session) recordText(j *judgement, script *sql.Script, statements []*sql
 //
 // Errors: the trail cannot be written, which ends the session.
 func (s *session) begin(ctx context.Context, j *judgement, st *statement, p parameters) (*request, error) {
+	j = s.afford(j)
 	r := s.conn.Record(audit.KindRequest)
 	r.Seq = s.conn.NextSeq()
 	asked := j.request
@@ -108,7 +109,7 @@ func (s *session) begin(ctx context.Context, j *judgement, st *statement, p para
 			return nil, err
 		}
 	}
-	if j.defines && s.catalog != nil {
+	if j.defines && j.denied == "" && s.catalog != nil {
 		s.catalog.invalidate()
 	}
 	return q, nil

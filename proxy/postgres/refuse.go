@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"postern.dev/postern/internal/metrics"
 	"postern.dev/postern/proxy"
@@ -49,6 +50,9 @@ func (r *refusal) Error() string {
 }
 
 func (r *refusal) Unwrap() error { return r.cause }
+
+// words are the message without the name of who says it.
+func (r *refusal) words() string { return strings.TrimPrefix(r.message, "postern: ") }
 
 // because gives r the cause that the log is to show.
 func (r *refusal) because(err error) *refusal {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,8 +18,42 @@ import (
 
 var (
 	errOver    = errors.New("the session is over")
+	errBroken  = errors.New("the connection to the server has ended")
 	errExpired = errors.New("the identity has expired")
 )
+
+// server is the connection to the server. Its errors are told from the client's, but
+// for those of Postern's own deadlines.
+type server struct{ net.Conn }
+
+func (s server) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	return n, ended(err)
+}
+
+func (s server) Write(p []byte) (int, error) {
+	n, err := s.Conn.Write(p)
+	return n, ended(err)
+}
+
+func ended(err error) error {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errBroken, err)
+}
+
+// broken is the answer to a client whose server went away without a word.
+//
+// Source: PostgreSQL 17 documentation, Appendix A: 08006 connection_failure, by
+// which drivers and pools know a connection that is to be thrown away
+// (org.postgresql.util.PSQLState.isConnectionError). There is no code of a server
+// for it: libpq itself then says "server closed the connection unexpectedly"
+// (src/interfaces/libpq/fe-misc.c, pqReadData), and clients look for these words
+// (SQLAlchemy, dialects/postgresql/psycopg2.py, is_disconnect).
+func (s *session) broken(err error) error {
+	return refused(metrics.Upstream, stateBroken, "the server of target %s closed the connection unexpectedly", s.target.Name()).because(err)
+}
 
 // relay is the phase that lasts: one loop carries the client's messages, the
 // other the server's. Each reads ahead, gathers what it passes on, and sends it
@@ -35,14 +70,16 @@ func (s *session) relay(ctx context.Context) (phase, error) {
 	defer context.AfterFunc(both, s.interruptRelay)()
 	s.gate = &gate{conn: s.client, wait: func(index int64) error { return s.wait(both, index) }}
 	s.down = bufio.NewWriterSize(s.gate, serverBuffer)
-	s.up = bufio.NewWriterSize(s.upstream, clientBuffer)
+	s.up = bufio.NewWriterSize(server{s.upstream}, clientBuffer)
 	s.in.idle = s.up.Flush
 	group.Go(contained(func() error { return s.fromClient(both) }))
 	group.Go(contained(func() error { return s.fromServer(both) }))
 	err := group.Wait()
 	switch {
-	case errors.Is(err, errOver):
+	case errors.Is(err, errBroken) && (s.farewell || s.last != ""): // it said why, or was asked to
 		err = nil
+	case errors.Is(err, errBroken):
+		err = s.broken(err)
 	case context.Cause(ctx) == errExpired:
 		err = refused("", stateShutdown, "the token that proved the identity has expired: connect again")
 	}
@@ -72,6 +109,9 @@ func contained(loop func() error) func() error {
 func (s *session) fromClient(ctx context.Context) error {
 	for !s.farewell {
 		f, err := s.in.next()
+		if errors.Is(err, errBroken) { // sending what was gathered
+			return nil
+		}
 		if err != nil {
 			return leaving(err)
 		}
@@ -85,11 +125,17 @@ func (s *session) fromClient(ctx context.Context) error {
 		default:
 			err = s.inspectRequest(ctx, f)
 		}
+		if errors.Is(err, errBroken) {
+			return nil // what the server said before it went is for the other loop to read
+		}
 		if err != nil {
 			return err
 		}
 	}
-	return s.up.Flush() // the server answers what it has, and closes
+	if err := s.up.Flush(); err != nil && !errors.Is(err, errBroken) {
+		return err
+	}
+	return nil // the server answers what it has, and closes
 }
 
 // leaving is the end of the client's messages, if nothing worse.
@@ -105,12 +151,12 @@ var errGone = fmt.Errorf("the client is gone: %w", io.EOF)
 
 // fromServer carries the server's messages until it closes.
 func (s *session) fromServer(ctx context.Context) error {
-	in := newReader(s.upstream, serverBuffer, s.down.Flush, s.conn.Share())
+	in := newReader(server{s.upstream}, serverBuffer, s.down.Flush, s.conn.Share())
 	defer in.letGo()
 	for {
 		f, err := in.next()
 		if err != nil {
-			return errors.Join(s.down.Flush(), s.blamed(serverLeft(err)))
+			return errors.Join(s.down.Flush(), err)
 		}
 		switch fromServer[f.kind] {
 		case forward:
@@ -130,14 +176,6 @@ func (s *session) fromServer(ctx context.Context) error {
 func (s *session) blamed(err error) error {
 	if errors.Is(err, errMalformed) {
 		return refused(metrics.Upstream, stateBroken, "the server of target %s breaks the protocol", s.target.Name()).because(err)
-	}
-	return err
-}
-
-// serverLeft is the end of the server's messages, if nothing worse.
-func serverLeft(err error) error {
-	if left(err) {
-		return errOver
 	}
 	return err
 }

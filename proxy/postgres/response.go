@@ -361,11 +361,13 @@ func (s *session) replan(ctx context.Context, r *rows) error {
 	if r.snapshot, err = s.catalog.snapshot(ctx); err != nil {
 		return catalogRefusal(err)
 	}
-	r.plan, err = s.catalog.plan(ctx, r.fields, nil)
+	r.plan, err = s.catalog.plan(ctx, s.conn.Share(), r.fields, nil)
 	var o *objection
 	switch {
 	case errors.As(err, &o):
 		return refused("", stateDenied, "the result is withheld: %s", o)
+	case overShare(err) != nil:
+		return overShare(err)
 	case errors.Is(err, errUnknownRelation):
 		return refused("", stateDenied, "the result is withheld: it comes from a relation that was made in a transaction which is not committed")
 	case err != nil:

@@ -90,7 +90,7 @@ func newSession(h *Handler, conn *proxy.Session) *session {
 func (s *session) run(ctx context.Context) (err error) {
 	defer context.AfterFunc(ctx, s.interrupt)() // a read cannot wait for ctx
 	defer func() { err = errors.Join(err, s.finish(ctx, err)) }()
-	s.client.SetDeadline(time.Now().Add(startupTimeout))
+	s.expect(ctx, time.Now().Add(startupTimeout))
 	for next := phase(s.negotiate); next != nil && err == nil; {
 		next, err = next(ctx)
 	}
@@ -375,20 +375,28 @@ func (s *session) settle(ctx context.Context, ended error, refusal *refusal) err
 	s.queue.close(errOver)
 	open := s.queue.rest()
 	s.forgetRecent()
-	if len(open) > 0 && !s.farewell {
+	broken, lost := errors.Is(ended, errBroken), s.last
+	switch {
+	case broken: // there is nobody to cancel at
+		lost = stateBroken
+	case s.last != "":
+	case len(open) > 0 && !s.farewell:
 		failed = s.cancelUpstream(ctx)
 	}
-	failed = errors.Join(failed, s.endAll(open, audit.StatusUnknown, ""))
+	failed = errors.Join(failed, s.endAll(open, audit.StatusUnknown, lost))
 	if !s.farewell {
 		s.upstream.SetDeadline(time.Now().Add(goodbyeTimeout))
 		s.upstream.Write([]byte{'X', 0, 0, 0, 4})
 	}
 	s.upstream.Close()
 	status, code := audit.StatusOK, stateSuccess
-	if refusal != nil {
+	switch {
+	case lost != "":
+		status, code = audit.StatusError, lost
+	case refusal != nil:
 		status, code = audit.StatusRefused, refusal.code
-	} else if !s.farewell && !left(ended) {
-		status, code = audit.StatusError, s.last
+	case !s.farewell && !left(ended):
+		status, code = audit.StatusError, ""
 	}
 	var sent int64
 	if s.gate != nil {

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
+	"time"
 
 	"postern.dev/postern/internal/metrics"
 )
@@ -43,8 +45,14 @@ func (s *startup) get(name string) string {
 // negotiate is the phase in which the client says what it wants: TLS, a cancel,
 // or a database.
 func (s *session) negotiate(ctx context.Context) (phase, error) {
+	if err := s.firstWord(ctx); err != nil {
+		return nil, err
+	}
 	for {
 		packet, err := s.startupPacket()
+		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+			return nil, refused(metrics.Protocol, stateProtocol, "the client has not asked for a database within %s", startupTimeout).because(err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -68,6 +76,34 @@ func (s *session) negotiate(ctx context.Context) (phase, error) {
 			}
 			return s.identify, nil
 		}
+	}
+}
+
+// firstWord waits for the client to begin. On a port that means PostgreSQL, at an
+// address of no Target, there may be a server that speaks first: its client waits for
+// a word that never comes, and is to hear soon that it is not to.
+func (s *session) firstWord(ctx context.Context) error {
+	if _, known := s.config.Targets.Lookup(ctx, s.conn.Origin.Dialled); known {
+		return nil
+	}
+	ends := time.Now().Add(startupTimeout)
+	s.expect(ctx, time.Now().Add(strangerTimeout))
+	_, err := s.in.peek(1)
+	s.expect(ctx, ends)
+	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+		return refused(metrics.UnknownHost, "",
+			"%s belongs to no target, and the client has said nothing for %s, as one does whose server speaks first (MySQL, SSH): ask for the address to be added to a target, or for unknownHosts: pass",
+			s.conn.Origin.Dialled, strangerTimeout).because(err)
+	}
+	return err
+}
+
+// expect sets when the client must have read or written what it has to, unless the
+// session is being ended.
+func (s *session) expect(ctx context.Context, until time.Time) {
+	s.client.SetDeadline(until)
+	if ctx.Err() != nil {
+		s.interrupt()
 	}
 }
 

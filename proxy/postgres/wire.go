@@ -25,10 +25,11 @@ const (
 	clientBuffer = 16 << 10 // bytes read ahead from the client, and gathered for it
 	serverBuffer = 16 << 10 // bytes read ahead from the server, and gathered for it
 
-	startupTimeout = 10 * time.Second // until the client has asked for a database
-	loginTimeout   = 30 * time.Second // until the server has let Postern in
-	goodbyeTimeout = time.Second      // to hand over the last message
-	cancelTimeout  = 5 * time.Second  // to reach the server with a cancel request
+	startupTimeout  = 10 * time.Second // until the client has asked for a database
+	strangerTimeout = 3 * time.Second  // until it says a first word to a server that nobody knows
+	loginTimeout    = 30 * time.Second // until the server has let Postern in
+	goodbyeTimeout  = time.Second      // to hand over the last message
+	cancelTimeout   = 5 * time.Second  // to reach the server with a cancel request
 )
 
 // header is the length of a message's type and length field.
