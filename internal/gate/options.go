@@ -128,7 +128,7 @@ func (g *gate) run(ctx context.Context) error {
 		group.Go(func() error {
 			return workload.NRI{
 				Socket: g.o.NRI, Hold: g.o.Hold, Log: g.log,
-				Sandboxes: sandboxes{g}, Connected: g.nri.Store,
+				Sandboxes: sandboxes{g}, Connected: g.hears,
 			}.Run(ctx)
 		})
 	}

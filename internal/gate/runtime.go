@@ -66,6 +66,20 @@ func (r sandboxes) Started(ctx context.Context, s workload.Sandbox) {
 	}
 }
 
+// hears notes whether there is a runtime that tells of pods. One that is gone tells of
+// no sandbox that follows one that has ended: these are looked for again.
+func (g *gate) hears(yes bool) {
+	g.nri.Store(yes)
+	if yes {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range g.pods {
+		p.wish.stopped = false
+	}
+}
+
 // Stopped lets the pod's network namespace go.
 func (r sandboxes) Stopped(s workload.Sandbox) {
 	g := r.gate

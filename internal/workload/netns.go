@@ -1,13 +1,15 @@
 package workload
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,25 +57,86 @@ func nodeOwns(netns *os.File) (bool, error) {
 	return theirs == ours, err
 }
 
-// addresses are those of a network namespace's links.
-func addresses(netns *os.File) ([]netip.Addr, error) {
-	var found []net.Addr
-	err := inside(netns, func() (err error) {
-		found, err = net.InterfaceAddrs()
+// maxAddresses bounds a look at the addresses of a namespace: who has NET_ADMIN in it
+// may give it millions.
+const maxAddresses = 1 << 16
+
+// hasAddress tells whether one of a network namespace's links has one of these
+// addresses. It keeps none of those that it looks at.
+//
+// Source: rtnetlink(7), RTM_GETADDR: the answer is as many messages as there are
+// addresses, the links in their order.
+func hasAddress(netns *os.File, wanted []netip.Addr) (has bool, err error) {
+	err = inside(netns, func() error {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		if err != nil {
+			return os.NewSyscallError("socket", err)
+		}
+		defer unix.Close(fd)
+		has, err = dumpFor(fd, wanted)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list the addresses in %s: %w", netns.Name(), err)
+		return false, fmt.Errorf("list the addresses in %s: %w", netns.Name(), err)
 	}
-	var addrs []netip.Addr
-	for _, a := range found {
-		if n, ok := a.(*net.IPNet); ok {
-			if addr, ok := netip.AddrFromSlice(n.IP); ok {
-				addrs = append(addrs, addr.Unmap())
+	return has, nil
+}
+
+// dumpFor asks for all addresses, until one is wanted.
+func dumpFor(fd int, wanted []netip.Addr) (bool, error) {
+	request := make([]byte, unix.SizeofNlMsghdr+unix.SizeofIfAddrmsg) // of any family
+	binary.NativeEndian.PutUint32(request, uint32(len(request)))
+	binary.NativeEndian.PutUint16(request[4:], unix.RTM_GETADDR)
+	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return false, os.NewSyscallError("sendto", err)
+	}
+	answer := make([]byte, 64<<10)
+	for seen := 0; ; {
+		n, _, err := unix.Recvfrom(fd, answer, 0)
+		if err != nil {
+			return false, os.NewSyscallError("recvfrom", err)
+		}
+		messages, err := syscall.ParseNetlinkMessage(answer[:n])
+		if err != nil {
+			return false, err
+		}
+		for _, m := range messages {
+			switch m.Header.Type {
+			case unix.NLMSG_DONE:
+				return false, nil
+			case unix.NLMSG_ERROR:
+				return false, errors.New("the kernel refuses to list them")
+			case unix.RTM_NEWADDR:
+				if addr, ok := addressOf(&m); ok && slices.Contains(wanted, addr) {
+					return true, nil
+				}
+			}
+			if seen++; seen > maxAddresses {
+				return false, fmt.Errorf("there are more than %d", maxAddresses)
 			}
 		}
 	}
-	return addrs, nil
+}
+
+// addressOf is the address that a message is about. Of a link between two points
+// IFA_ADDRESS is the other one's.
+func addressOf(m *syscall.NetlinkMessage) (addr netip.Addr, ok bool) {
+	attributes, err := syscall.ParseNetlinkRouteAttr(m)
+	if err != nil {
+		return addr, false
+	}
+	for _, kind := range []uint16{unix.IFA_LOCAL, unix.IFA_ADDRESS} {
+		for _, a := range attributes {
+			if a.Attr.Type != kind {
+				continue
+			}
+			if addr, ok := netip.AddrFromSlice(a.Value); ok {
+				return addr.Unmap(), true
+			}
+		}
+	}
+	return addr, false
 }
 
 // inside runs f on a thread that is in the namespace and that ends with it.

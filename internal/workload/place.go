@@ -85,6 +85,7 @@ type Finder struct {
 // Shape: the caller closes the place.
 // Errors: [ErrNotStarted], [ErrNotItsOwn].
 func (f Finder) Find(w Wanted) (Place, error) {
+	w.IPs = telling(w.IPs)
 	place := Place{UID: w.UID, Cgroup: w.Cgroup, Sandbox: w.Sandbox.ID}
 	netns, told, err := f.told(w)
 	if err != nil {
@@ -152,6 +153,7 @@ func (f Finder) check(netns *os.File, id Namespace, told bool, w Wanted) error {
 //
 // Errors: [ErrNotItsOwn].
 func (p *Place) Prove(ips []netip.Addr) error {
+	ips = telling(ips)
 	if p.Netns == nil || p.Proven || len(ips) == 0 {
 		return nil
 	}
@@ -166,14 +168,24 @@ func prove(netns *os.File, ips []netip.Addr) error {
 	if len(ips) == 0 {
 		return nil
 	}
-	own, err := addresses(netns)
+	has, err := hasAddress(netns, ips)
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(ips, func(a netip.Addr) bool { return slices.Contains(own, a.Unmap()) }) {
+	if !has {
 		return fmt.Errorf("it has none of the addresses %v: %w", ips, ErrNotItsOwn)
 	}
 	return nil
+}
+
+// telling are the addresses that tell one namespace from another.
+func telling(ips []netip.Addr) (own []netip.Addr) {
+	for _, ip := range ips {
+		if ip = ip.Unmap(); ip.IsValid() && !ip.IsLoopback() && !ip.IsUnspecified() {
+			own = append(own, ip)
+		}
+	}
+	return own
 }
 
 // told opens the namespace that the runtime named: by its path on the node, else
