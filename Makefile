@@ -33,6 +33,7 @@ ARCHES   ?= amd64 arm64
 RELEASE  := bin/release
 VERSION   = $(shell sed -n 's/^const version = "\(.*\)"$$/\1/p' cmd/postern/version.go)
 REVISION  = $(shell git rev-parse HEAD)
+COMMITTED = $(shell git log -1 --format=%ct)
 IMAGE    ?= localhost/postern:$(VERSION)
 
 # Of a night: seconds of fuzzing, length of the soak test, series of kernels, how often what kills is run.
@@ -89,10 +90,10 @@ programs:
 		GOOS=linux GOARCH=$$arch $(GO) build -ldflags "-s -w" -o $(RELEASE)/postern-linux-$$arch ./cmd/postern; done
 
 image: packages-image programs ## build the image IMAGE for ARCHES into an archive; PUSH=1: to its registry, too
-	@$(AS_ROOT) env "PUSH=$(PUSH)" deploy/image $(IMAGE) $(RELEASE) $(VERSION) $(REVISION)
+	@$(AS_ROOT) env "PUSH=$(PUSH)" deploy/image $(IMAGE) $(RELEASE) $(VERSION) $(REVISION) $(COMMITTED)
 
 release: unchanged image ## build what is released of a commit: programs, image, chart, their checksums
-	@tar --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@$$(git log -1 --format=%ct) \
+	@tar --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime=@$(COMMITTED) \
 		--transform 's,^deploy/chart,postern,' -c deploy/chart | gzip -n >$(RELEASE)/postern-$(VERSION).tgz
 	@cd $(RELEASE) && sha256sum postern-* >SHA256SUMS && cat SHA256SUMS
 
