@@ -20,13 +20,16 @@ import (
 	"postern.dev/postern/internal/metrics"
 )
 
-// The Lease: another instance takes over when it was not renewed for leaseDuration.
-const (
-	leaseName     = "postern-controller"
-	leaseDuration = 15 * time.Second
-	renewDeadline = 10 * time.Second
-	retryPeriod   = 2 * time.Second
-)
+const leaseName = "postern-controller"
+
+// lease is in what time what becomes of the Lease.
+type lease struct {
+	duration time.Duration // another instance takes over when it was not renewed for so long
+	deadline time.Duration // and this one has given up by then
+	retry    time.Duration
+}
+
+var usual = lease{15 * time.Second, 10 * time.Second, 2 * time.Second}
 
 // errLost ends the process: whatever it holds in memory may be out of date.
 var errLost = errors.New("another instance took over")
@@ -44,6 +47,7 @@ type Options struct {
 // controller is one instance.
 type controller struct {
 	o       Options
+	lease   lease
 	core    kubernetes.Interface
 	objects dynamic.Interface
 	ready   atomic.Bool // it leads and has seen every object, or another one leads
@@ -53,7 +57,7 @@ type controller struct {
 //
 // Errors: the cluster cannot be reached as configured, or another instance took over.
 func Run(ctx context.Context, o Options) error {
-	c := &controller{o: o}
+	c := &controller{o: o, lease: usual}
 	config, err := configOf(o.Kubeconfig)
 	if err == nil {
 		config.UserAgent = "postern-controller/" + o.Version
@@ -89,28 +93,27 @@ func (c *controller) connect(config *rest.Config) (err error) {
 	return err
 }
 
-// elect waits until this instance leads, and works while it does.
+// elect waits until this instance leads, and works while it does. The Lease is let go
+// when the work has ended: no other instance works meanwhile.
+//
+// Errors: errLost when another instance may have taken over.
 func (c *controller) elect(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var failed error
+	electing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	leads := make(chan context.Context, 1)
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: c.o.Namespace, Name: leaseName},
 			Client:     c.core.CoordinationV1(),
 			LockConfig: resourcelock.ResourceLockConfig{Identity: c.o.Name},
 		},
-		LeaseDuration:   leaseDuration,
-		RenewDeadline:   renewDeadline,
-		RetryPeriod:     retryPeriod,
+		LeaseDuration:   c.lease.duration,
+		RenewDeadline:   c.lease.deadline,
+		RetryPeriod:     c.lease.retry,
 		ReleaseOnCancel: true,
 		Name:            leaseName,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(ctx context.Context) {
-				defer cancel()
-				c.o.Log.Info("Leading")
-				failed = c.lead(ctx)
-			},
+			OnStartedLeading: func(leading context.Context) { leads <- leading },
 			OnStoppedLeading: func() {},
 			OnNewLeader: func(name string) {
 				if name != c.o.Name {
@@ -122,13 +125,21 @@ func (c *controller) elect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("configure the election: %w", err)
 	}
-	parent := ctx
-	elector.Run(ctx)
-	if failed != nil {
-		return failed
+	var election errgroup.Group
+	election.Go(func() error { elector.Run(electing); return nil })
+	select {
+	case <-ctx.Done():
+	case leading := <-leads: // until the Lease is lost
+		leading, end := context.WithCancel(leading)
+		defer end()
+		defer context.AfterFunc(ctx, end)()
+		c.o.Log.Info("Leading")
+		err = c.lead(leading)
 	}
-	if parent.Err() == nil {
+	stop()
+	err = errors.Join(err, election.Wait())
+	if err == nil && ctx.Err() == nil {
 		return errLost
 	}
-	return nil
+	return err
 }

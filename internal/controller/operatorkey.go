@@ -32,7 +32,12 @@ func (c *controller) ensureOperatorKey(ctx context.Context) error {
 			ObjectMeta: metav1.ObjectMeta{Name: operatorKeyName},
 			StringData: map[string]string{operatorKeyPrivate: private + "\n"},
 		}, metav1.CreateOptions{})
-		c.o.Log.WithField("secret", operatorKeyName).Info("Operator key made")
+		switch {
+		case err == nil:
+			c.o.Log.WithField("secret", operatorKeyName).Info("Operator key made")
+		case apierrors.IsAlreadyExists(err): // made by somebody else meanwhile: that one counts
+			secret, err = secrets.Get(ctx, operatorKeyName, metav1.GetOptions{})
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("make operator key: %w", err)
