@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -35,6 +36,8 @@ type known struct {
 	before  string // the version before: who asked first may come last
 	refused string // the version that a server refused
 	failed  string // why it cannot be read; empty: it can
+	absent  string // the same, before anybody wanted it
+	there   bool   // it was read once
 }
 
 func newLogins(from postgres.Credentials, set func() *policy.Set, put func(*audit.Record)) *logins {
@@ -89,7 +92,7 @@ func (l *logins) of(from credential.Reference) *known {
 // fails notes why something cannot be read, and tells whether that is news.
 func (k *known) fails(err error) bool {
 	first := k.failed == "" && err != nil
-	k.failed = ""
+	k.failed, k.absent, k.there = "", "", k.there || err == nil
 	if err != nil {
 		k.failed = err.Error()
 	}
@@ -137,6 +140,34 @@ func (l *logins) record(from credential.Reference, about audit.Credential) *audi
 	return &audit.Record{Kind: audit.KindCredential, Credential: &about}
 }
 
+// look finds out whether what a policy or a Target names is there, before anybody
+// wants it: whoever wrote the name hears of a slip at once. What was read once is not
+// looked for again, and none of it leaves a record.
+func (l *logins) look(ctx context.Context, from credential.Reference, certificates bool) {
+	l.mu.Lock()
+	there := l.of(from).there
+	l.mu.Unlock()
+	if there {
+		return
+	}
+	var err error
+	if certificates {
+		_, err = l.Credentials.Certificates(ctx, from)
+	} else {
+		_, err = l.Credentials.Login(ctx, from)
+	}
+	if err != nil && ctx.Err() != nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one := l.of(from)
+	one.absent = ""
+	if err != nil {
+		one.absent = err.Error()
+	}
+}
+
 // unreadable tells, by the names of Targets and of policies, which of the files and
 // Secrets that each names could not be read when they were last asked for, and why.
 func (l *logins) unreadable() (targets, policies map[string][]string) {
@@ -144,18 +175,19 @@ func (l *logins) unreadable() (targets, policies map[string][]string) {
 	defer l.mu.Unlock()
 	targets, policies = make(map[string][]string), make(map[string][]string)
 	for from, one := range l.known {
-		if one.failed == "" {
+		why := cmp.Or(one.failed, one.absent)
+		if why == "" {
 			continue
 		}
 		for _, target := range l.policy().Targets() {
 			login, ca := target.Spec.Credential, target.Spec.TLS.CA
 			if login != nil && at(from, login.File, login.Secret) || ca != nil && at(from, ca.File, ca.Secret) {
-				targets[target.Name()] = append(targets[target.Name()], one.failed)
+				targets[target.Name()] = append(targets[target.Name()], why)
 			}
 		}
 		for _, access := range l.policy().Policies() {
 			if login := access.Spec.Credential; login != nil && at(from, login.File, login.Secret) {
-				policies[access.Name()] = append(policies[access.Name()], one.failed)
+				policies[access.Name()] = append(policies[access.Name()], why)
 			}
 		}
 	}

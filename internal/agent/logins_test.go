@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"postern.dev/postern/internal/audit"
+	"postern.dev/postern/internal/cluster"
 	"postern.dev/postern/internal/credential"
 	"postern.dev/postern/internal/policy"
 )
@@ -130,6 +131,48 @@ func TestWhatTargetsNeedAndIsNotThereIsTold(t *testing.T) {
 	read("reports")
 	if targets, policies = l.unreadable(); len(targets)+len(policies) != 0 {
 		t.Errorf("got %v and %v when the Secrets are there, want nothing", targets, policies)
+	}
+}
+
+func TestWhatIsNamedIsLookedForBeforeItIsWanted(t *testing.T) {
+	store := &safe{err: errors.New("no such Secret")}
+	set := ordersSet(t)
+	var records int
+	l := newLogins(store, func() *policy.Set { return set }, func(*audit.Record) { records++ })
+	from := credential.Reference{Secret: "login"}
+	l.look(t.Context(), from, false)
+	if targets, _ := l.unreadable(); len(targets["orders"]) != 1 || records != 0 {
+		t.Errorf("got %v and %d records, want the Secret missing and none", targets, records)
+	}
+	if _, err := l.Login(t.Context(), from); err == nil || records != 1 {
+		t.Errorf("got %v and %d records when it was wanted, want an error and one", err, records)
+	}
+	store.err = nil
+	l.look(t.Context(), from, false)
+	if _, err := l.Login(t.Context(), from); err != nil {
+		t.Fatal(err)
+	}
+	if targets, _ := l.unreadable(); len(targets) != 0 {
+		t.Errorf("got %v when it is there, want nothing", targets)
+	}
+	store.err = errors.New("it is not asked")
+	l.look(t.Context(), from, false)
+	if targets, _ := l.unreadable(); len(targets) != 0 {
+		t.Errorf("got %v of what was read once, want it not looked for", targets)
+	}
+}
+
+func TestNodeLooksForWhatItsPodsNeed(t *testing.T) {
+	n, _, _ := newViewing(t)
+	if got := n.needed(); len(got) != 0 {
+		t.Errorf("got %v without a guarded pod, want nothing", got)
+	}
+	n.pods.replace([]cluster.Pod{
+		{UID: "1", Namespace: "agents", Name: "a", Guarded: true}, {UID: "2", Namespace: "other", Name: "b", Guarded: true},
+	})
+	want := need{credential.Reference{Secret: "reports"}, false}
+	if got := n.needed(); len(got) != 1 || got[0] != want {
+		t.Errorf("got %v, want what the policy of pod a names, and not what it stands in for", got)
 	}
 }
 

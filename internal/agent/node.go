@@ -202,6 +202,7 @@ func (n *node) run(ctx context.Context) (err error) {
 	parts.Go(func() error { return n.watcher.Run(failed) })
 	parts.Go(func() error { return n.feed(failed) })
 	parts.Go(func() error { return n.lookUp(failed) })
+	parts.Go(func() error { return n.lookForLogins(failed) })
 	parts.Go(func() error { return n.keepBooks(failed) })
 	parts.Go(func() error { return n.warmParser(failed) })
 	var guests errgroup.Group // servers of one gate after the other, until their last session ends
