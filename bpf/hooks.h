@@ -141,9 +141,17 @@ static ALWAYS_INLINE bool remember(struct bpf_sock_addr *ctx, const struct calle
 	who(&o);
 	if (!has_room(&o))
 		return false;
-	stored = bpf_sk_storage_get(&client, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!stored)
+	stored = bpf_sk_storage_get(&client, sk, NULL, 0);
+	if (stored)
+		unhold(stored);
+	if (!hold(o.pod))
 		return false;
+	o.held = true;
+	stored = bpf_sk_storage_get(&client, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!stored) {
+		unhold(&o);
+		return false;
+	}
 	*stored = o;
 	return true;
 }
@@ -168,8 +176,15 @@ static ALWAYS_INLINE void redirect(struct bpf_sock_addr *ctx, __be16 port,
 /* Goes where it wants to, without what an earlier connect of this socket left. */
 static ALWAYS_INLINE enum verdict leave(struct bpf_sock_addr *ctx)
 {
-	if (ctx->sk)
-		bpf_sk_storage_delete(&client, ctx->sk);
+	struct origin *o;
+
+	if (!ctx->sk)
+		return PROCEED;
+	o = bpf_sk_storage_get(&client, ctx->sk, NULL, 0);
+	if (!o)
+		return PROCEED;
+	unhold(o);
+	bpf_sk_storage_delete(&client, ctx->sk);
 	return PROCEED;
 }
 

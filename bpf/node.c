@@ -38,6 +38,53 @@ static ALWAYS_INLINE void *tuples_of(__u32 pod)
 	return bpf_map_lookup_elem(&tuples, &pod);
 }
 
+/* More than there can be connections to one listener: it has one address, and a
+ * client some 28,000 ports. */
+enum { MAX_HELD = 32768 };
+
+/* Records that a pod's sockets hold: index -> how many. They are paid for by the
+ * gate's memory, some 400 bytes each. ARRAY, written by connect, sockops and
+ * sock_release; full: connect refuses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PODS);
+	__type(key, __u32);
+	__type(value, __u64);
+} held SEC(".maps");
+
+static ALWAYS_INLINE bool hold(__u32 pod)
+{
+	__u64 *n = bpf_map_lookup_elem(&held, &pod);
+
+	if (!n || (long long)*n >= MAX_HELD)
+		return false;
+	__sync_fetch_and_add(n, 1);
+	return true;
+}
+
+static ALWAYS_INLINE void unhold(struct origin *o)
+{
+	__u32 pod = o->pod;
+	__u64 *n = bpf_map_lookup_elem(&held, &pod);
+
+	if (!n || !o->held)
+		return;
+	o->held = false;
+	__sync_fetch_and_add(n, -1);
+}
+
+/* The last process has closed the socket. What is still to be said on it may need
+ * its record. */
+SEC("cgroup/sock_release")
+int sock_release(struct bpf_sock *sk)
+{
+	struct origin *o = bpf_sk_storage_get(&client, sk, NULL, 0);
+
+	if (o)
+		unhold(o);
+	return PROCEED;
+}
+
 static ALWAYS_INLINE bool is_fed(void)
 {
 	struct node *node = the_node();

@@ -72,6 +72,7 @@ const (
 	NodeMapClient         = "client"
 	NodeMapCounters       = "counters"
 	NodeMapGuards         = "guards"
+	NodeMapHeld           = "held"
 	NodeMapHostPods       = "host_pods"
 	NodeMapHostPorts      = "host_ports"
 	NodeMapMembers        = "members"
@@ -92,6 +93,7 @@ const (
 	NodeProgSendmsg4      = "sendmsg4"
 	NodeProgSendmsg6      = "sendmsg6"
 	NodeProgSockOps       = "sock_ops"
+	NodeProgSockRelease   = "sock_release"
 	NodeVarHasPacketNetns = "has_packet_netns"
 	NodeVarHasSetRetval   = "has_set_retval"
 )
@@ -149,6 +151,7 @@ type NodeProgramSpecs struct {
 	Sendmsg4     *ebpf.ProgramSpec `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.ProgramSpec `ebpf:"sendmsg6"`
 	SockOps      *ebpf.ProgramSpec `ebpf:"sock_ops"`
+	SockRelease  *ebpf.ProgramSpec `ebpf:"sock_release"`
 }
 
 // NodeMapSpecs contains maps before they are loaded into the kernel.
@@ -160,6 +163,7 @@ type NodeMapSpecs struct {
 	Client      *ebpf.MapSpec `ebpf:"client"`
 	Counters    *ebpf.MapSpec `ebpf:"counters"`
 	Guards      *ebpf.MapSpec `ebpf:"guards"`
+	Held        *ebpf.MapSpec `ebpf:"held"`
 	HostPods    *ebpf.MapSpec `ebpf:"host_pods"`
 	HostPorts   *ebpf.MapSpec `ebpf:"host_ports"`
 	Members     *ebpf.MapSpec `ebpf:"members"`
@@ -204,6 +208,7 @@ type NodeMaps struct {
 	Client      *ebpf.Map `ebpf:"client"`
 	Counters    *ebpf.Map `ebpf:"counters"`
 	Guards      *ebpf.Map `ebpf:"guards"`
+	Held        *ebpf.Map `ebpf:"held"`
 	HostPods    *ebpf.Map `ebpf:"host_pods"`
 	HostPorts   *ebpf.Map `ebpf:"host_ports"`
 	Members     *ebpf.Map `ebpf:"members"`
@@ -222,6 +227,7 @@ func (m *NodeMaps) Close() error {
 		m.Client,
 		m.Counters,
 		m.Guards,
+		m.Held,
 		m.HostPods,
 		m.HostPorts,
 		m.Members,
@@ -257,6 +263,7 @@ type NodePrograms struct {
 	Sendmsg4     *ebpf.Program `ebpf:"sendmsg4"`
 	Sendmsg6     *ebpf.Program `ebpf:"sendmsg6"`
 	SockOps      *ebpf.Program `ebpf:"sock_ops"`
+	SockRelease  *ebpf.Program `ebpf:"sock_release"`
 }
 
 func (p *NodePrograms) Close() error {
@@ -272,6 +279,7 @@ func (p *NodePrograms) Close() error {
 		p.Sendmsg4,
 		p.Sendmsg6,
 		p.SockOps,
+		p.SockRelease,
 	)
 }
 

@@ -23,7 +23,7 @@ struct origin {
 	__be16 port;
 	__be16 listener;     /* port of the listener that it was led to */
 	__u32 pod;           /* index of the listener's pod */
-	__u32 pad;
+	__u32 held;          /* it counts among those that the pod holds */
 	__u8 comm[16];
 };
 
@@ -91,6 +91,14 @@ static ALWAYS_INLINE void who(struct origin *o)
  * and deleted at passive establish, deleted when the connecting socket closes.
  * HASH; full: connect refuses. */
 static ALWAYS_INLINE void *tuples_of(__u32 pod);
+
+/* A record is kept as long as its socket is if the connect fails before the kernel
+ * knows of a connection, and a pod may make as many sockets as it has memory for:
+ * each pod has a share of records. Whether it has one left, which is taken then. */
+static ALWAYS_INLINE bool hold(__u32 pod);
+
+/* Gives it back, once. */
+static ALWAYS_INLINE void unhold(struct origin *o);
 
 /* A place for one more in tuples, found by taking and giving it back: connect
  * can refuse, sockops cannot. A place lost in between costs the connection its
@@ -172,8 +180,7 @@ static ALWAYS_INLINE void receive(struct bpf_sock_ops *op, struct bpf_sock *sk, 
 }
 
 /* A connect that was refused, or given up, must not lend its record to whoever
- * uses the port next; nor does a socket need one whose connection is over, of
- * which a pod can keep as many as it has memory for. */
+ * uses the port next. */
 static ALWAYS_INLINE void forget(struct bpf_sock_ops *op, struct bpf_sock *sk)
 {
 	struct origin *o = bpf_sk_storage_get(&client, sk, NULL, 0), *published;
@@ -189,6 +196,7 @@ static ALWAYS_INLINE void forget(struct bpf_sock_ops *op, struct bpf_sock *sk)
 		if (published && published->cookie == o->cookie)
 			bpf_map_delete_elem(tuples, &t);
 	}
+	unhold(o);
 	bpf_sk_storage_delete(&client, sk);
 }
 

@@ -23,6 +23,16 @@ static ALWAYS_INLINE void *tuples_of(__u32 pod)
 	return &tuples;
 }
 
+/* Whose memory a command uses is its user's. */
+static ALWAYS_INLINE bool hold(__u32 pod)
+{
+	return true;
+}
+
+static ALWAYS_INLINE void unhold(struct origin *o)
+{
+}
+
 static ALWAYS_INLINE bool is_fed(void)
 {
 	struct run *run = the_run();

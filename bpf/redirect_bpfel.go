@@ -65,7 +65,7 @@ type RedirectOrigin struct {
 	Port     uint16
 	Listener uint16
 	Pod      uint32
-	Pad      uint32
+	Held     uint32
 	Comm     [16]uint8
 }
 

@@ -78,5 +78,8 @@ func (n *Node) resetCounters(pod uint32) error {
 			return fmt.Errorf("write counters: %w", err)
 		}
 	}
+	if err := n.maps.Held.Put(pod, uint64(0)); err != nil {
+		return fmt.Errorf("write held: %w", err)
+	}
 	return nil
 }

@@ -24,7 +24,8 @@
 //
 // # A node
 //
-//	(root of the hierarchy) all hooks of a command; ahead of others' programs
+//	(root of the hierarchy) all hooks of a command, and sock_release; ahead
+//	│                       of others' programs
 //	└── kubepods            connect, sendmsg and getpeername, on kernels that know
 //	    │                   no "ahead" (before 6.15) with others at the root
 //	    └── pod<uid>        known by its network namespace; on the node's

@@ -39,6 +39,7 @@ var earlyHooks = [...]hook{
 // come first, as the others count on them.
 var anyHooks = [...]hook{
 	{bpf.NodeProgSockOps, ebpf.AttachCGroupSockOps},
+	{bpf.NodeProgSockRelease, ebpf.AttachCgroupInetSockRelease},
 	{bpf.NodeProgBind4, ebpf.AttachCGroupInet4Bind},
 	{bpf.NodeProgBind6, ebpf.AttachCGroupInet6Bind},
 	{bpf.NodeProgEgress, ebpf.AttachCGroupInetEgress},

@@ -75,6 +75,30 @@ func flood(setting) string {
 	return "ended"
 }
 
+// hoarded is how many sockets hoard keeps.
+const hoarded = 64
+
+// hoard keeps a connection, and sockets whose connects fail, as its local port is
+// taken, before the kernel knows of a connection.
+func hoard(setting) string {
+	for i := range hoarded {
+		fd, err := fromPort(41000, 0)
+		if err != nil {
+			return word(err)
+		}
+		err = unix.Connect(fd, sockaddr(db4))
+		if i > 0 && errors.Is(err, unix.EADDRNOTAVAIL) {
+			continue
+		}
+		if i > 0 || err != nil {
+			return fmt.Sprintf("socket %d: %v", i, err)
+		}
+	}
+	fmt.Println("hoarded")
+	waitForEnd()
+	return "ended"
+}
+
 // samePort has a connect under way and opens a connection to a server of its own
 // from the same local port.
 func samePort(setting) string {

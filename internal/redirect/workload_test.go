@@ -117,6 +117,7 @@ var workloads = map[string]func(setting) string{
 	"hold":           hold,
 	"refused-from":   refusedFrom,
 	"flood":          flood,
+	"hoard":          hoard,
 	"same-port":      samePort,
 	"origins":        dialMany,
 	"load":           load,
