@@ -61,6 +61,9 @@ func printNode(to io.Writer, r agent.NodeReport) error {
 		for _, lack := range r.Gate.Programs.Missing {
 			fmt.Fprintf(out, "\twithout %s\n", lack)
 		}
+		if c := r.Gate.Counters; c != nil {
+			fmt.Fprintf(out, "unknown\tpods that nobody knew yet: %d refused, %d dropped\n", c.Refused, c.Dropped)
+		}
 	}
 	for _, name := range sortedKeys(r.Rejected) {
 		fmt.Fprintf(out, "rejected\t%s: %s\n", name, r.Rejected[name])
@@ -70,6 +73,9 @@ func printNode(to io.Writer, r agent.NodeReport) error {
 		fmt.Fprintf(out, "%s\t%s\t%s\n", t.Name, joined(t.Addresses), lastLogin(t))
 		for _, why := range t.Missing {
 			fmt.Fprintf(out, "\t%s\n", why)
+		}
+		if len(t.SensitiveMissing) > 0 {
+			fmt.Fprintf(out, "\tno column for %s, which masks nothing\n", strings.Join(t.SensitiveMissing, ", "))
 		}
 	}
 	fmt.Fprintln(out, "\nPOD\tCLASS\tLISTENERS\tOPEN\tLED HERE\tRECORDED\tMISSING\tREFUSED\tDROPPED\tNOT ENFORCED")
