@@ -31,8 +31,8 @@ import (
 //
 //	tuples        as many as the gate says       bpf/node.c, pod_tuples         ECONNREFUSED, told as an Event
 //	hand-overs    64 a pod in flight             internal/gate, MaxInFlight     waits in the pod's own listener
-//	parser time   a turn each, all workers but   internal/sql, turns; long      waits behind its own
-//	              one                            texts are cut up in it too
+//	parser time   a turn each, all workers but   internal/sql, turns; texts     waits behind its own
+//	              one                            over 16 KiB are lexed in it
 //	parsed texts  64 MiB, the largest owner      internal/sql, cache            loses its own oldest
 //	              makes room
 //	catalogs      one for each pod that dials    postgres, catalogKey           has its own alone

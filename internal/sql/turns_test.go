@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 )
@@ -101,5 +102,24 @@ func TestNobodyWaitsForAnotherOwnersText(t *testing.T) {
 	c.settle(first, new(Script), 1000)
 	if c.bytes != 1000 || len(c.entries) != 1 || len(c.parsing) != 0 {
 		t.Errorf("got %d bytes in %d entries and %d being parsed, want 1,000 in 1 and 0", c.bytes, len(c.entries), len(c.parsing))
+	}
+}
+
+func TestLongTextIsNotLookedThroughBeforeItsTurn(t *testing.T) {
+	p := New(Options{MaxBytes: 2 * longText})
+	if err := p.workers.acquire(t.Context(), "greedy"); err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.ParseFor(ended, "greedy", "SELECT '"+strings.Repeat("x", longText)); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v for a long text that is no SQL, want it to wait for its turn", err)
+	}
+	if got, err := p.ParseFor(ended, "greedy", "SELECT 'x"); err != nil || got.Statements[0].Unknown == "" {
+		t.Errorf("got %+v, %v for a short one, want it read at once", got, err)
+	}
+	got, err := p.ParseFor(ended, "greedy", strings.Repeat("x", 2*longText+1))
+	if err != nil || got.Statements[0].Unknown != errLong.Error() || len(p.results.entries) != 1 {
+		t.Errorf("got %+v, %v and %d results kept of one beyond the limit, want it refused at once and not kept", got, err, len(p.results.entries))
 	}
 }
