@@ -80,10 +80,18 @@ func printNode(to io.Writer, r agent.NodeReport) error {
 	}
 	fmt.Fprintln(out, "\nPOD\tCLASS\tLISTENERS\tOPEN\tLED HERE\tRECORDED\tMISSING\tREFUSED\tDROPPED\tNOT ENFORCED")
 	for _, p := range r.Pods {
-		fmt.Fprintf(out, "%s/%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Namespace, p.Name, p.Class, joined(p.Listeners),
+		fmt.Fprintf(out, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", podName(p), p.Class, joined(p.Listeners),
 			p.Connections, p.Counters.Redirected, p.Recorded, p.Missing, p.Counters.Refused, p.Counters.Dropped, strings.Join(p.Reasons, "; "))
 	}
 	return out.Flush()
+}
+
+// podName is what people call a pod; nobody has told the name of an unknown one.
+func podName(p agent.PodReport) string {
+	if p.Name == "" {
+		return p.UID
+	}
+	return p.Namespace + "/" + p.Name
 }
 
 // armedSince says since when the kernel refuses what nobody has decided.
