@@ -55,20 +55,32 @@ func testAPIServerAway(t *testing.T, w *world) {
 	})
 	w.guarded(t, "restarted")
 	earlier := client.background(t, "python3", "-c", sessionProgram, w.shop())
-	eventually(t, "a session", func() bool { return earlier.count(loginUser) > 0 })
+	earlier.more(t, loginUser, 1)
 	if err := command(cluster.program, "hold", "kube-apiserver"); err != nil {
 		t.Fatal(err)
 	}
 	back := sync.OnceFunc(func() { comeBack(t) })
 	t.Cleanup(back)
 
-	served := func(what string, c container) {
-		t.Helper()
-		if got, err := w.ask(c, "SELECT current_user"); err != nil || got != loginUser {
-			t.Errorf("got %q, %v from %s, want a guarded session without API server", got, err, what)
-		}
+	w.goesOn(t, client, neighbour)
+	earlier.more(t, loginUser, 3)
+	w.startsAlone(t, client, snapshot)
+	w.saidSo(t, uid)
+	back()
+	eventually(t, "an Event on the pod that was refused", func() bool {
+		return strings.Contains(w.events(t, "client", "Refused"), noAnswer)
+	})
+}
+
+// noAnswer is what is told to who is refused because the objects are too old.
+const noAnswer = "the cluster's API server has not answered for"
+
+// goesOn checks that everything is as before with the agent that was there before.
+func (w *world) goesOn(t *testing.T, client, neighbour container) {
+	t.Helper()
+	if got, err := w.ask(client, "SELECT current_user"); err != nil || got != loginUser {
+		t.Errorf("got %q, %v from a guarded pod, want a guarded session", got, err)
 	}
-	served("a guarded pod", client)
 	if got, err := w.ask(client, "DROP TABLE orders"); err == nil || !strings.Contains(got, "no-ddl") {
 		t.Errorf("got %q, %v for DDL, want the policy of before to refuse it", got, err)
 	}
@@ -78,13 +90,16 @@ func testAPIServerAway(t *testing.T, w *world) {
 	if got, err := w.ask(neighbour, "SELECT current_user"); err != nil || got != directUser {
 		t.Errorf("got %q, %v from a pod without the guard, want it untouched", got, err)
 	}
-	restarted := w.container(t, "restarted", "")
-	restarted.kill(t)
-	served("a container that was started again", w.container(t, "restarted", restarted.id))
-	n := earlier.count(loginUser)
-	eventually(t, "the earlier session going on", func() bool { return earlier.count(loginUser) > n+3 })
+	before := w.container(t, "restarted", "")
+	before.kill(t)
+	if got, err := w.ask(w.container(t, "restarted", before.id), "SELECT current_user"); err != nil || got != loginUser {
+		t.Errorf("got %q, %v from a container that was started again, want a guarded session", got, err)
+	}
+}
 
-	// The agent is killed, and knows on its start only what it kept, for some time.
+// startsAlone kills the agent, which then knows only what it kept, for some time.
+func (w *world) startsAlone(t *testing.T, client container, snapshot string) {
+	t.Helper()
 	then := time.Now().Add(-confirmedAgo)
 	if err := os.Chtimes(snapshot, then, then); err != nil {
 		t.Fatal(err)
@@ -107,15 +122,9 @@ func testAPIServerAway(t *testing.T, w *world) {
 		if err == nil && got != loginUser {
 			t.Fatalf("got a session as %q, want it guarded or refused", got)
 		}
-		return strings.Contains(got, "the cluster's API server has not answered for")
+		return strings.Contains(got, noAnswer)
 	})
-	n = later.count(loginUser)
-	eventually(t, "the session of before going on", func() bool { return later.count(loginUser) > n+3 })
-	w.saidSo(t, uid)
-	back()
-	eventually(t, "an Event on the pod that was refused", func() bool {
-		return strings.Contains(w.events(t, "client", "Refused"), "the cluster's API server has not answered for")
-	})
+	later.more(t, loginUser, 3)
 }
 
 // saidSo checks what the trail has of the time without API server.

@@ -45,8 +45,9 @@ func TestOnePodCannotStarveAnother(t *testing.T) {
 			t.Logf("beside %s: %s; the other was told: %s", row.attack, beside, strings.Join(strings.Fields(o.String()), " "))
 		})
 	}
+	// The kernel's refusals are of what drivers try beside connecting; every connection was made.
 	for _, r := range records(t, func(r record) bool {
-		return r.Kind == "refusal" && r.Workload.Pod == "quiet" && r.Workload.Namespace == w.namespace
+		return r.Kind == "refusal" && r.Workload.Pod == "quiet" && r.Workload.Namespace == w.namespace && r.Refusal.Reason != "kernel"
 	}) {
 		t.Errorf("got the quiet pod refused (%s), want it let go on", r.Refusal.Message)
 	}
