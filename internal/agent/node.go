@@ -66,7 +66,7 @@ type node struct {
 	look   chan struct{} // the name server is to be asked
 	looked chan struct{} // it was
 	known  chan struct{} // closed when the first objects are in force
-	warm   atomic.Bool   // the SQL parser is compiled
+	warm   chan struct{} // closed when the SQL parser is compiled
 	fed    atomic.Bool   // the gate has been told, and has not gone since
 	failed atomic.Int64  // tries to tell it that failed one after the other
 }
@@ -108,7 +108,7 @@ func newNode(o NodeOptions) (*node, error) {
 		o: o, link: new(link), pods: newPods(), shares: proxy.NewShares(proxy.Limits{}), metrics: metrics.New(), parser: sql.New(sql.Options{}),
 		targets: &targets{resolve: net.DefaultResolver.LookupNetIP, log: o.Log},
 		wake:    make(chan struct{}, 1), look: make(chan struct{}, 1), looked: make(chan struct{}, 1),
-		known: make(chan struct{}),
+		known: make(chan struct{}), warm: make(chan struct{}),
 	}
 	var err error
 	if n.watcher, err = cluster.New(cluster.Config{
@@ -227,12 +227,12 @@ func (n *node) warmParser(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start the SQL parser: %w", err)
 	}
-	n.warm.Store(true)
+	close(n.warm)
 	return nil
 }
 
 // attend serves one gate after the other until ctx is done. It waits for the first
-// objects: the gate opens the pods' listeners as soon as there is an agent.
+// objects: they are what the gate is told.
 func (n *node) attend(ctx, sessions context.Context, guests *errgroup.Group) {
 	select {
 	case <-n.known:
@@ -269,8 +269,9 @@ func (n *node) serveGate(ctx, sessions context.Context, client *gate.Client, gue
 		defer cancel()
 		return client.Run(ctx)
 	})
-	n.link.client.Store(client)
 	own.Go(func() error { n.listen(client.Events()); return nil })
+	n.awaitTurn(ctx, client)
+	n.link.client.Store(client)
 	if status, err := n.gateStatus(ctx); err == nil {
 		n.ledger.begin(status)
 		n.arming.take(status, n.recorder)
@@ -289,6 +290,21 @@ func (n *node) serveGate(ctx, sessions context.Context, client *gate.Client, gue
 	n.ledger.part()
 	n.fed.Store(false)
 	return err
+}
+
+// awaitTurn waits until the SQL parser is compiled, if another gate and its agent
+// serve the node until then: the pods' listeners open when this one is told of the
+// pods. Alone, a client rather waits than is refused.
+func (n *node) awaitTurn(ctx context.Context, client *gate.Client) {
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if status, err := client.Status(asking); err != nil || !status.Alone.IsZero() {
+		return
+	}
+	select {
+	case <-n.warm:
+	case <-ctx.Done():
+	}
 }
 
 // connected tells whether there is a gate.

@@ -89,19 +89,24 @@ func (n *node) notReady() []string {
 			why = append(why, text)
 		}
 	}
-	select {
-	case <-n.known:
-	default:
-		why = append(why, "the cluster is not known yet")
-	}
+	demand(isClosed(n.known), "the cluster is not known yet")
 	demand(n.connected(), "the gate is away")
 	demand(n.fed.Load(), "the gate does not know yet what is guarded")
-	demand(n.warm.Load(), "the SQL parser is not compiled yet")
+	demand(isClosed(n.warm), "the SQL parser is not compiled yet")
 	demand(n.tooOld() == nil, "the API server has been away for too long")
 	if err := n.healthy(); err != nil {
 		why = append(why, err.Error())
 	}
 	return why
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // healthy tells why requests are refused that the policy allows, or nil.

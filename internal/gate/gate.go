@@ -282,6 +282,9 @@ func (g *gate) setPods(ctx context.Context, pods []Pod, namespaces []string) err
 		g.stick(p)
 	}
 	g.toldAt = now
+	if g.current != nil {
+		g.current.told.Store(true)
+	}
 	close(g.told)
 	g.told = make(chan struct{})
 	g.mu.Unlock()

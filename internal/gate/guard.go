@@ -37,11 +37,12 @@ func (p *pod) isRefused(w wish) bool {
 	return w.api.Strict && (!p.covered || !p.complete || len(p.whyNot(w, guarded)) > 0)
 }
 
-// letIn opens the pod's listeners, if there is an agent. One that fails ends none of
-// the other steps, which close ways.
+// letIn opens the pod's listeners, if there is an agent that has told of the pods:
+// before, it may not be ready to serve, while one beside it is. One that fails ends
+// none of the other steps, which close ways.
 func (g *gate) letIn(_ context.Context, p *pod, w wish) bool {
 	s := g.session()
-	if s == nil || p.isRefused(w) {
+	if s == nil || !s.told.Load() || p.isRefused(w) {
 		return true
 	}
 	opened, err := g.open(p, s)

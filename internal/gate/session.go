@@ -22,6 +22,7 @@ type session struct {
 	over   chan struct{} // closed when it has ended
 	events chan Event
 	lost   atomic.Uint64 // events
+	told   atomic.Bool   // it has told of the pods: from here on their listeners are open
 }
 
 func newSession(conn *net.UnixConn) *session {

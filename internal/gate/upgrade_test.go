@@ -26,17 +26,28 @@ func TestTwoGatesServeTheSamePods(t *testing.T) {
 		c := of.client(t, "gate/agent", agentID)
 		go serve(c, func(*Conn) { by <- name })
 		go drain(c)
+		return c
+	}
+	tell := func(c *Client) {
 		if err := errors.Join(c.Guard(t.Context(), guardedSet), c.Pods(t.Context(), []Pod{p.Pod}, nil)); err != nil {
 			t.Fatal(err)
 		}
-		return c
 	}
-	meet(n, "old")
+	tell(meet(n, "old"))
 	p.expect(t, "from the old gate", "served")
 	next := n.successor(t)
 	c := meet(next, "new")
+	eventually(t, "the pod known to the new gate", func() bool { return statusOf(t, c, p).Class == "guarded" })
 	seen := make(map[string]bool)
 	seen[<-by] = true
+	for range 50 {
+		p.expect(t, "before the new agent has told of the pods", "served")
+		seen[<-by] = true
+	}
+	if seen["new"] {
+		t.Error("got connections at the gate whose agent has said nothing, want them at the other")
+	}
+	tell(c)
 	for range 200 {
 		p.expect(t, "from one of them", "served")
 		if seen[<-by] = true; len(seen) == 2 {
