@@ -24,11 +24,17 @@
 // # What the agent is trusted with
 //
 // A process of the agent's uid in the gate's own pod is served, one at a time.
-// Should it have been taken over, it can do what its calls do: guard more or
-// less, ask for unconnected TCP sockets in the namespaces of this node's pods
-// and in the node's, and read files of this node's pods' projected volumes. It
-// cannot name a path, a namespace or a process; a guarded pod stays guarded
-// whatever it says; no frame or number of frames ends the gate.
+// Should it have been taken over, it can do what its calls do. It can say which
+// addresses are guarded, more or fewer; the gate logs how many. It can say which
+// pods are: of one that was guarded once it cannot take the guard, but it can let a
+// Target be no Target. It gets unconnected TCP sockets in the network namespaces of
+// this node's guarded pods and in the node's, with which it reaches what they reach:
+// their loopback, and the cloud's metadata service, too. And it reads tokens for the
+// audience postern of this node's guarded pods, and nothing else of their volumes.
+//
+// It cannot name a path, a namespace or a process, nor get descriptors of a pod that
+// is not guarded; what it writes in the folder of the socket is not followed; no frame
+// or number of frames ends the gate or lets it grow.
 //
 // # Pods that nobody knows
 //

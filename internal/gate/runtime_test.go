@@ -139,3 +139,15 @@ func TestSandboxesOfBeforeDoNotCount(t *testing.T) {
 		})
 	}
 }
+
+func TestRuntimeThatGoesLeavesNoPodEnded(t *testing.T) {
+	g := newGate(Options{Log: quietLog()}, nil)
+	p := newPod("p", time.Now())
+	g.pods["p"], p.wish.stopped = p, true
+	for runtime, want := range map[bool]bool{true: true, false: false} {
+		p.wish.stopped = true
+		if g.hears(runtime); p.wish.stopped != want {
+			t.Errorf("got a pod that has ended: %v, with a runtime: %v, want %v", p.wish.stopped, runtime, want)
+		}
+	}
+}
