@@ -39,12 +39,19 @@ func eventually(t testing.TB, what string, holds func() bool) {
 // within does so for as long.
 func within(t testing.TB, limit time.Duration, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !holds(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	start := time.Now()
+	for ; !holds(); time.Sleep(100 * time.Millisecond) {
+		if time.Since(start) > limit {
 			t.Fatalf("got it not in %s, want %s", limit, what)
 		}
 	}
+	if took := time.Since(start); took > noticed {
+		t.Logf("waited %s for %s", took.Round(time.Second), what)
+	}
 }
+
+// noticed is from when on a wait is worth a line.
+const noticed = 10 * time.Second
 
 // inNode runs a program among the node's processes, in its namespaces.
 func inNode(t testing.TB, args ...string) string {
