@@ -12,8 +12,8 @@ export GOFLAGS CGO_ENABLED
 KERNEL := ./bpf/... ./internal/redirect/... ./internal/workload/... ./internal/gate/...
 E2E    := ./cmd/... ./testenv/...
 NODE   := ./deploy/...
-RACE   := ./internal/audit/... ./internal/identity/... ./internal/agent/... ./internal/cluster/... ./internal/gate/... ./internal/sql/... ./proxy/...
-UNIT    = $(shell $(GO) list ./... 2>/dev/null | grep -v -e /bpf -e /internal/redirect -e /internal/workload -e /internal/gate -e /cmd/ -e /testenv -e /deploy/)
+RACE   := ./internal/audit/... ./internal/identity/... ./internal/agent/... ./internal/cluster/... ./internal/gate/... ./internal/controller/... ./internal/sql/... ./proxy/...
+UNIT   := -v -e /bpf -e /internal/redirect -e /internal/workload -e /internal/gate -e /cmd/ -e /testenv -e /deploy/
 STRICT := POSTERN_TEST_STRICT=1
 
 # The one-node Kubernetes of the tests is a module of its own. The packages listed
@@ -57,7 +57,7 @@ demo: build packages ## guard an unmodified psql and an AutoGen agent on this ma
 test: packages unit kernel e2e race fuzz ## run every test, as root, installing what it lacks
 
 unit: ## run the tests that need Go alone; others say what they miss
-	$(GO) test $(UNIT)
+	@packages=$$($(GO) list ./...) && set -x && $(GO) test $$(printf '%s\n' $$packages | grep $(UNIT))
 
 kernel: ## run the tests of the kernel side and of the gate on the running kernel, as root
 	$(AS_ROOT) env $(STRICT) CGO_ENABLED=0 "GOFLAGS=$(GOFLAGS)" $(GO) test -p 1 $(KERNEL)

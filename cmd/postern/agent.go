@@ -40,7 +40,7 @@ gate (postern agent gate) beside it. The chart in deploy/chart installs both on 
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Gate, "gate", "/run/postern/gate.sock", "socket of the gate")
-	f.StringVar(&o.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "Postern's own namespace, where the Secrets of Targets lie")
+	f.StringVar(&o.Namespace, "namespace", "", "Postern's own namespace, where the Secrets of Targets lie")
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "how to reach the API server (default: as the pod's service account)")
 	f.StringVar(&o.LogDir, "log-dir", defaultLogDir, "folder of the audit trail, and of what outlives a restart")
 	f.StringVar(&o.OperatorKey, "operator-key", strings.TrimSuffix(defaultPublicKey, ".pub"), "private key that certifies audit logs")

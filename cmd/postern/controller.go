@@ -24,7 +24,7 @@ them, and make the key that certifies the nodes' audit logs. The chart runs it; 
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Namespace == "" {
-				return errors.New("no namespace is given: name Postern's own with --namespace, or in POD_NAMESPACE")
+				return errors.New("no namespace is given: name Postern's own with --namespace")
 			}
 			log, err := newLog(stderr, level)
 			if err != nil {
@@ -43,8 +43,8 @@ them, and make the key that certifies the nodes' audit logs. The chart runs it; 
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "how to reach the API server (default: as the pod that this runs in)")
-	f.StringVar(&o.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "Postern's own namespace")
-	f.StringVar(&o.Name, "name", os.Getenv("POD_NAME"), "name of this instance (default: the host's)")
+	f.StringVar(&o.Namespace, "namespace", "", "Postern's own namespace")
+	f.StringVar(&o.Name, "name", "", "name of this instance (default: the host's)")
 	f.StringVar(&o.MetricsAddress, "metrics-address", ":9090", "address on which to serve /metrics, /livez, /healthz and /readyz")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd

@@ -49,7 +49,7 @@ Exit code: 0 nothing essential is missing, 1 something essential is missing or c
 	f.StringVar(&o.cgroups, "cgroup-root", "", "where the node's cgroup v2 hierarchy is mounted (default: found)")
 	f.StringVar(&o.pods, "pods-cgroup", "", "the pods' cgroup below it (default: found)")
 	f.StringVar(&o.kubelet, "kubelet-root", defaultKubelet, "the kubelet's folder")
-	f.StringVar(&o.nri, "nri-socket", "/run/nri/nri.sock", "the container runtime's NRI socket")
+	f.StringVar(&o.nri, "nri-socket", defaultNRI, "the container runtime's NRI socket")
 	f.StringVar(&o.logDir, "log-dir", "/var/log/postern", "where the audit trail will lie")
 	f.StringVar(&o.units, "unit-dir", defaultUnitDir, "the node's folder of systemd units")
 	return c

@@ -23,7 +23,7 @@ func main() {
 func run(ctx context.Context, args []string, stderr io.Writer) error {
 	root := &cobra.Command{
 		Use:           "postern",
-		Short:         "Guard a command's database connections: decide, record, mask",
+		Short:         "Guard the database connections of pods and commands: decide, record, mask",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
