@@ -1,16 +1,22 @@
 package redirect
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
 	"golang.org/x/sys/unix"
 
 	"postern.dev/postern/bpf"
+	"postern.dev/postern/testenv"
 )
 
 // release of Linux: major and minor number.
@@ -29,6 +35,32 @@ func runningRelease(t *testing.T) (r release) {
 		t.Fatalf("read release %q: %v", text, err)
 	}
 	return r
+}
+
+// takesPreorder tries whether programs can be attached ahead of others: since Linux
+// 6.15, and stable releases of older series have it too (seen in 6.12.117).
+func takesPreorder(t *testing.T) bool {
+	t.Helper()
+	dir, err := os.Open(testenv.NewCgroup(t).Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "pass", Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pass.Close()
+	err = link.RawAttachProgram(link.RawAttachProgramOptions{
+		Target: int(dir.Fd()), Program: pass, Attach: ebpf.AttachCGroupInet4Connect, Flags: allowMulti | preorder,
+	})
+	if err != nil && (!errors.Is(err, unix.EINVAL) || !runningRelease(t).olderThan(release{6, 15})) {
+		t.Fatalf("attach ahead of others: %v", err)
+	}
+	return err == nil
 }
 
 // TestProbeFindsWhatTheReleaseHas: no feature goes unused because it is looked

@@ -68,7 +68,7 @@ func TestOrderAgainstABalancer(t *testing.T) {
 		below bool // at the pods' cgroup, else at the root
 		flags uint32
 		want  Placement
-		old   Placement // on a kernel that does not take these flags (before 6.15)
+		old   Placement // on a kernel that does not take these flags
 	}{
 		{"there first", true, false, allowMulti | preorder, PlacedFirst, PlacedAtPods},
 		{"there later", false, false, allowMulti | preorder, PlacedFirst, PlacedAtRoot},
@@ -92,7 +92,7 @@ func TestOrderAgainstABalancer(t *testing.T) {
 			if !row.first {
 				balancer(t, cluster4, at)
 			}
-			if runningRelease(t).olderThan(release{6, 15}) {
+			if !takesPreorder(t) {
 				row.want = row.old
 			}
 			placed := w.node.State().Placement
