@@ -79,6 +79,29 @@ func (Mask) choices() (built, planned []string) {
 	return []string{string(Redact), string(Null)}, []string{"partial"}
 }
 
+// Detector is a kind of value that is found by its form.
+//
+// +kubebuilder:validation:Enum=email;credit-card;iban;ssn;phone;jwt;private-key;api-token
+type Detector string
+
+// The detectors.
+const (
+	Email      Detector = "email"       // e-mail addresses
+	CreditCard Detector = "credit-card" // numbers of payment cards, by network, length and check digit
+	IBAN       Detector = "iban"        // bank accounts, by country, length and check digits
+	SSN        Detector = "ssn"         // US social security numbers
+	Phone      Detector = "phone"       // phone numbers, international and as common countries write them
+	JWT        Detector = "jwt"         // JSON Web Tokens
+	PrivateKey Detector = "private-key" // private keys in PEM
+	APIToken   Detector = "api-token"   // keys and tokens of clouds, version control and services, by their prefix
+)
+
+func (Detector) choices() (built, planned []string) {
+	return []string{
+		string(Email), string(CreditCard), string(IBAN), string(SSN), string(Phone), string(JWT), string(PrivateKey), string(APIToken),
+	}, nil
+}
+
 // Mode says whether an AccessPolicy decides.
 //
 // +kubebuilder:validation:Enum=enforce;observe

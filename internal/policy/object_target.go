@@ -82,7 +82,7 @@ type TargetSpec struct {
 	TLS TLS `json:"tls,omitzero"`
 	// What Postern logs in with, where no AccessPolicy says.
 	Credential *TargetCredential `json:"credential,omitempty"`
-	// Columns whose values never leave unmasked.
+	// Columns whose values, and kinds of values that, never leave unmasked.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=1000
 	Sensitive []SensitiveRule `json:"sensitive,omitempty"`
@@ -134,17 +134,22 @@ type TargetCredential struct {
 	Client bool `json:"client,omitempty"`
 }
 
-// SensitiveRule masks the values of columns.
+// SensitiveRule masks the values of columns, or what detectors find in any text.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.columns) != has(self.detect)",message="a rule names either columns or detectors; make two rules of it"
 type SensitiveRule struct {
-	_ struct{} `json:"-" planned:"detect"`
-
 	// The columns: "public.users.email" is one, "*.ssn" that column of any table.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=1000
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=400
-	Columns []string `json:"columns"`
-	// What becomes of their values: redact, or "null" (in quotes).
+	Columns []string `json:"columns,omitempty"`
+	// Kinds of values to find by their form in all text that leaves, whatever column or expression it comes from: email, credit-card, iban, ssn, phone, jwt, private-key, api-token.
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	Detect []Detector `json:"detect,omitempty"`
+	// What becomes of the values: redact, or "null" (in quotes), which makes the whole of a value NULL that a detector finds something in.
 	Mask Mask `json:"mask"`
 }
 

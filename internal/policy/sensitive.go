@@ -2,10 +2,17 @@ package policy
 
 import "slices"
 
-// Sensitive is the columns of a Target that are masked, and how. The zero
-// Sensitive masks nothing.
+// Sensitive is what is masked of a Target, and how: columns, and what detectors
+// find. The zero Sensitive masks nothing.
 type Sensitive struct {
-	columns []sensitiveColumn
+	columns    []sensitiveColumn
+	detections []Detection
+}
+
+// Detection is a kind of value that is looked for in all text, and how it is masked.
+type Detection struct {
+	Detector Detector
+	Mask     Mask
 }
 
 // sensitiveColumn is one pattern of schema, table and column.
@@ -18,6 +25,9 @@ type sensitiveColumn struct {
 
 // Any tells that there is a sensitive column at all.
 func (s *Sensitive) Any() bool { return len(s.columns) > 0 }
+
+// Detections lists what is looked for in all text, each detector once. It must not be changed.
+func (s *Sensitive) Detections() []Detection { return s.detections }
 
 // Match tells the mask of a column.
 //
@@ -53,13 +63,17 @@ func (s *Sensitive) Naming(schema, table, column string) []string {
 	return all
 }
 
-// check compiles the column patterns and finds those that disagree.
+// check compiles the column patterns and the detectors, and finds those that disagree.
 func (s *Sensitive) check(d *document, rules []SensitiveRule) {
 	for i, rule := range rules {
 		at := index("spec.sensitive", i)
-		if len(rule.Columns) == 0 {
-			d.wrong(at+".columns", "is missing; name the columns to mask")
+		switch {
+		case len(rule.Columns) > 0 && len(rule.Detect) > 0:
+			d.wrong(at, "has both columns and detect; make two rules of it")
+		case len(rule.Columns) == 0 && len(rule.Detect) == 0 && !d.unread(at+".columns") && !d.unread(at+".detect"):
+			d.wrong(at, "names nothing; want columns, or detect")
 		}
+		s.detect(d, at, rule)
 		if rule.Mask == "" {
 			d.wrong(at+".mask", "is missing; want redact or null")
 		}
@@ -74,6 +88,25 @@ func (s *Sensitive) check(d *document, rules []SensitiveRule) {
 			s.compare(d, column, text)
 			s.columns = append(s.columns, column)
 		}
+	}
+}
+
+// detect adds the detectors of the rule at a path.
+func (s *Sensitive) detect(d *document, at string, rule SensitiveRule) {
+	for j, detector := range rule.Detect {
+		if detector == "" {
+			continue // it was reported
+		}
+		path := index(at+".detect", j)
+		if k := slices.IndexFunc(s.detections, func(earlier Detection) bool { return earlier.Detector == detector }); k >= 0 {
+			if earlier := s.detections[k].Mask; earlier != rule.Mask && earlier != "" && rule.Mask != "" {
+				d.wrong(path, "%q is masked %s here and %s before; give a detector one mask", detector, rule.Mask, earlier)
+			} else {
+				d.wrong(path, "%q is there twice; keep one", detector)
+			}
+			continue
+		}
+		s.detections = append(s.detections, Detection{detector, rule.Mask})
 	}
 }
 
