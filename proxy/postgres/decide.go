@@ -107,6 +107,7 @@ func (s *session) decide(ctx context.Context, script *sql.Script, carried []*sql
 		return nil, err
 	}
 	j.wouldMask(answer.Would)
+	s.redactNames(j)
 	s.recordText(j, script, statements)
 	if j.denied == "" {
 		s.shadows.add(created)

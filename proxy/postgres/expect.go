@@ -46,6 +46,7 @@ type expected struct {
 	done      int        // Query: statements that are complete
 	answered  bool       // something of the answer has come
 	copying   bool       // CopyInResponse has come, CommandComplete not yet
+	binary    bool       // the COPY that sends rows sends them in its binary form
 	rows      rows       // Query: of the statement that runs
 	runsCode  bool       // Bind: it may run code as Execute does, of functions that the planner folds
 	planned   bool       // the rows' plan is of the catalog as it was when they began

@@ -14,6 +14,11 @@ type plan struct {
 	columns  []mask.Func // nil where a column is not masked
 	masks    []string    // by column: the sensitive column's name, "public.users.email"; "" where it is not masked
 	cells    []int64     // by column: values masked since the last call of masked
+
+	detection *detection  // nil where nothing is looked for
+	forms     []mask.Form // by column: what is looked into
+	escapes   bool        // a form is one whose letters can be written as escapes
+	bare      bool        // no column is masked; a row that nothing is found in stays as it is
 }
 
 // field is what RowDescription says of a column.
@@ -98,9 +103,9 @@ func (p *plan) rewrite(dst, body []byte) ([]byte, error) {
 	if len(body) < 2 || int(binary.BigEndian.Uint16(body)) != len(p.columns) {
 		return dst, fmt.Errorf("%w: DataRow is not as wide as its description", errMalformed)
 	}
-	before := len(dst)
+	before, look := len(dst), p.mayFind(body)
 	kept, at := 0, 2 // body[kept:at] is to be copied as it is
-	for i, mask := range p.columns {
+	for i, hide := range p.columns {
 		end := at + 4
 		if end > len(body) {
 			return dst[:before], fmt.Errorf("%w: DataRow is cut off", errMalformed)
@@ -115,11 +120,20 @@ func (p *plan) rewrite(dst, body []byte) ([]byte, error) {
 		}
 		value := body[end : end+int(n)]
 		end += int(n)
-		if mask != nil {
+		if hide != nil {
 			dst = append(dst, body[kept:at]...)
-			dst = appendMasked(dst, mask, value)
+			dst = appendMasked(dst, hide, value)
 			p.cells[i]++
 			kept = end
+		} else if look && p.forms[i] != mask.Opaque {
+			d := p.detection
+			masked, found, null := d.MaskValue(d.value[:0], value, p.forms[i], d.counts)
+			d.value = masked
+			if found {
+				dst = append(dst, body[kept:at]...)
+				dst = appendValue(dst, masked, null)
+				kept = end
+			}
 		}
 		at = end
 	}
@@ -142,6 +156,15 @@ func appendMasked(dst []byte, mask mask.Func, value []byte) []byte {
 	}
 	binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-4))
 	return dst
+}
+
+// appendValue appends a value with its length before it.
+func appendValue(dst, value []byte, null bool) []byte {
+	if null {
+		return append(dst, nullLength...)
+	}
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(value)))
+	return append(dst, value...)
 }
 
 // maskedColumn tells the trail what was masked.

@@ -20,6 +20,7 @@ type request struct {
 	began   time.Time
 	denied  string // what the client is told instead of the server's answer
 	held    bool   // its answer is held back until the record is durable
+	awaits  bool   // it is to be, from where a detector finds something in it
 	defines bool   // it may change what is in the catalog
 	alters  bool   // it may change a parameter in a way that its text does not show
 	rows    int64
@@ -73,9 +74,32 @@ func (s *session) recordText(j *judgement, script *sql.Script, statements []*sql
 	if secret || s.keep == policy.RecordNone {
 		return
 	}
-	j.request.Text = script.Redacted
+	j.request.Text = s.forTrail(script.Redacted)
 	for _, l := range script.Literals {
 		j.request.Parameters = append(j.request.Parameters, fmt.Sprintf("%s: %s, %d bytes", l.Placeholder, l.Type, l.Length))
+	}
+}
+
+// forTrail is a text as a record may hold it. Only where the policies keep values
+// whole does it keep what a detector finds.
+func (s *session) forTrail(text string) string {
+	if s.keep == policy.RecordFull {
+		return text
+	}
+	return s.detection.forTrail(text)
+}
+
+// redactNames puts what a detector finds out of the names in a record: a quoted one can be any text.
+func (s *session) redactNames(j *judgement) {
+	if s.keep == policy.RecordFull || s.detection == nil {
+		return
+	}
+	j.request.Relations = s.detection.allForTrail(j.request.Relations)
+	j.request.Functions = s.detection.allForTrail(j.request.Functions)
+	j.decision.Masks = s.detection.allForTrail(j.decision.Masks)
+	j.decision.Reason = s.detection.forTrail(j.decision.Reason)
+	for i := range j.decision.Would {
+		j.decision.Would[i].Reason = s.detection.forTrail(j.decision.Would[i].Reason)
 	}
 }
 
@@ -95,7 +119,9 @@ func (s *session) begin(ctx context.Context, j *judgement, st *statement, p para
 	}
 	r.Request, r.Decision = &asked, &j.decision
 	s.config.Metrics.Request(s.target.Name(), j.action)
-	q := &request{id: r.ID, began: time.Now(), held: j.held, defines: j.defines, alters: j.alters}
+	q := &request{
+		id: r.ID, began: time.Now(), held: j.held, awaits: s.durable == policy.Balanced && !j.held, defines: j.defines, alters: j.alters,
+	}
 	var err error
 	if q.index, err = s.conn.Append(r); err != nil {
 		return nil, trailRefusal(err)

@@ -158,12 +158,9 @@ func (s *session) fromServer(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(s.down.Flush(), err)
 		}
-		switch fromServer[f.kind] {
-		case forward:
-			err = s.copyOut(in, f)
-		case inspect:
+		if fromServer[f.kind] == inspect {
 			err = s.inspectReply(ctx, in, f)
-		default:
+		} else {
 			err = fmt.Errorf("%w: type %q from the server", errMalformed, f.kind)
 		}
 		if err != nil {

@@ -215,7 +215,7 @@ func (s *session) execute(ctx context.Context, message, body []byte) error {
 		return s.send(&expected{reply: replyExecute, request: q}, poisonExecute(q.id))
 	}
 	s.values.said(p.statement)
-	if s.catalog != nil {
+	if s.describes() {
 		if err := s.send(&expected{reply: replyDescribe, ours: true, portal: p}, describePortal(name)); err != nil {
 			return err
 		}

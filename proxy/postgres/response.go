@@ -21,8 +21,11 @@ type rows struct {
 
 // inspectReply reads one message, and passes on what the client is to see of it.
 func (s *session) inspectReply(ctx context.Context, in *reader, f frame) error {
-	if f.kind == 'D' {
+	switch f.kind {
+	case 'D':
 		return s.dataRow(ctx, in, f)
+	case 'd':
+		return s.copyOut(in, f)
 	}
 	message, err := in.message(f, limitOf(f.kind))
 	if err != nil {
@@ -33,15 +36,9 @@ func (s *session) inspectReply(ctx context.Context, in *reader, f frame) error {
 	case 'E':
 		return s.failure(message, body)
 	case 'N':
-		if s.masking() {
-			return s.writeOr(withhold(nil, message))
-		}
-		return s.write(message)
+		return s.notice(message)
 	case 'A':
-		if s.masking() {
-			return s.writeOr(withoutPayload(nil, body))
-		}
-		return s.write(message)
+		return s.notify(message, body)
 	case 'S':
 		return s.parameterStatus(message, body)
 	case 'Z':
@@ -60,6 +57,10 @@ func (s *session) inspectReply(ctx context.Context, in *reader, f frame) error {
 			return unexpected(f)
 		}
 		s.hold(e.request)
+		if s.detection != nil {
+			s.detection.called(message)
+			s.note(e.request)
+		}
 		return s.write(message)
 	}
 	return s.acknowledged(ctx, e, message, body)
@@ -115,7 +116,7 @@ func (s *session) result(ctx context.Context, e *expected, message, body []byte)
 	s.hold(e.request)
 	switch kind := message[0]; {
 	case kind == 'T' && e.reply == replyQuery:
-		if s.catalog != nil {
+		if s.describes() {
 			e.rows, e.planned = rows{}, false
 			if err := s.plan(ctx, &e.rows, body); err != nil {
 				return err
@@ -127,7 +128,12 @@ func (s *session) result(ctx context.Context, e *expected, message, body []byte)
 		if err := s.queue.copyIn(); err != nil {
 			return refused(metrics.Protocol, stateProtocol, "neither data nor its end was sent during COPY").because(err)
 		}
-	case kind == 'H', kind == 'c':
+	case kind == 'H':
+		if len(body) < 1 {
+			return fmt.Errorf("%w: CopyOutResponse", errMalformed)
+		}
+		e.binary = body[0] != 0
+	case kind == 'c':
 	default:
 		return unexpected(frame{kind: kind})
 	}
@@ -194,6 +200,9 @@ func (s *session) failure(message, body []byte) error {
 		fields.code = raised
 	}
 	e := s.queue.front()
+	if message, err = s.redacted(message, s.askedFor()); err != nil {
+		return err
+	}
 	if fields.fatal() {
 		s.last = fields.code
 	}
@@ -254,8 +263,42 @@ func (s *session) writeError(message []byte, q *request) error {
 	switch {
 	case q != nil && q.denied != "" && q.code == stateDenied:
 		return s.write(appendError(nil, "ERROR", stateDenied, q.denied, ""))
-	case s.masking():
+	}
+	if s.masking() {
 		return s.writeOr(withhold(nil, message))
+	}
+	return s.write(message)
+}
+
+// notice passes a notice on without the values that it may hold.
+func (s *session) notice(message []byte) error {
+	message, err := s.redacted(message, s.askedFor())
+	if err != nil {
+		return err
+	}
+	return s.writeError(message, nil)
+}
+
+// redacted is an error or a notice without what detectors find in it.
+func (s *session) redacted(message []byte, q *request) ([]byte, error) {
+	if s.detection == nil {
+		return message, nil
+	}
+	message, err := s.detection.errorText(message)
+	s.note(q)
+	return message, err
+}
+
+// notify passes a notification on, which may be another session's.
+func (s *session) notify(message, body []byte) (err error) {
+	if s.masking() {
+		return s.writeOr(withoutPayload(nil, body))
+	}
+	if s.detection != nil {
+		if message, err = s.detection.notification(message); err != nil {
+			return err
+		}
+		s.note(nil)
 	}
 	return s.write(message)
 }
@@ -274,6 +317,10 @@ func (s *session) parameterStatus(message, body []byte) error {
 	if s.masking() && !s.values.harmless(name, value) {
 		return nil
 	}
+	if s.detection != nil {
+		message = s.detection.parameter(message, name, value)
+		s.note(s.askedFor())
+	}
 	return s.write(message)
 }
 
@@ -287,7 +334,7 @@ func (s *session) dataRow(ctx context.Context, in *reader, f frame) error {
 	s.hold(e.request)
 	e.request.rows++
 	var p *plan
-	if s.catalog != nil {
+	if s.describes() {
 		var err error
 		if p, err = s.planOf(ctx, e); err != nil {
 			return err
@@ -301,6 +348,10 @@ func (s *session) dataRow(ctx context.Context, in *reader, f frame) error {
 	if err != nil {
 		return err
 	}
+	if p.bare && !p.mayFind(message[header:]) {
+		e.request.bytes += int64(len(message))
+		return s.write(message)
+	}
 	if len(message) > serverBuffer {
 		if refused := s.conn.Share().Hold(len(message)); refused != nil {
 			return refused
@@ -311,6 +362,7 @@ func (s *session) dataRow(ctx context.Context, in *reader, f frame) error {
 	if s.row, err = p.rewrite(s.row, message[header:]); err != nil {
 		return err
 	}
+	s.note(e.request)
 	e.request.bytes += int64(len(s.row))
 	err = s.write(endMessage(s.row, 0))
 	if cap(s.row) > serverBuffer {
@@ -329,6 +381,10 @@ func (s *session) planOf(ctx context.Context, e *expected) (*plan, error) {
 	}
 	if !r.described || e.portal != nil && !s.queue.means(e.name, e.portal) {
 		return nil, fmt.Errorf("%w: rows without a description", errMalformed)
+	}
+	if s.catalog == nil {
+		e.planned = true
+		return r.plan, nil
 	}
 	current, err := s.catalog.snapshot(ctx)
 	if err != nil {
@@ -350,6 +406,10 @@ func (s *session) plan(ctx context.Context, r *rows, description []byte) error {
 		return err
 	}
 	r.described = true
+	if s.catalog == nil {
+		r.plan = s.detection.plan(nil, r.fields)
+		return nil
+	}
 	return s.replan(ctx, r)
 }
 
@@ -373,8 +433,12 @@ func (s *session) replan(ctx context.Context, r *rows) error {
 	case err != nil:
 		return catalogRefusal(err)
 	}
+	r.plan = s.detection.plan(r.plan, r.fields)
 	return nil
 }
+
+// describes tells that the types of a result's columns must be known before its rows.
+func (s *session) describes() bool { return s.catalog != nil || s.detection != nil }
 
 // hold keeps what is written from now on until the request's record is durable.
 func (s *session) hold(q *request) {
@@ -400,8 +464,18 @@ func (s *session) copyOut(in *reader, f frame) error {
 		return unexpected(f)
 	}
 	e.request.rows++
-	e.request.bytes += int64(header + f.size)
-	return s.pass(in, f)
+	if s.detection == nil {
+		e.request.bytes += int64(header + f.size)
+		return s.pass(in, f)
+	}
+	message, err := in.message(f, maxMaskedRow)
+	if err != nil {
+		return err
+	}
+	message = s.detection.copied(message, e.binary)
+	s.note(e.request)
+	e.request.bytes += int64(len(message))
+	return s.write(message)
 }
 
 // pass hands a message on that is not looked at.

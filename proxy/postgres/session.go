@@ -45,6 +45,7 @@ type session struct {
 	access      access
 	settings    []parameter
 	catalog     *catalog
+	detection   *detection // nil where the Target has no detectors
 	key         cancelKey
 	counted     bool
 	farewell    bool // the client took its leave
@@ -129,6 +130,10 @@ func (s *session) identify(ctx context.Context) (phase, error) {
 		origin: s.conn.Origin, destination: destination, database: s.database,
 	}
 	s.conn.Reached(s.reached())
+	var err error
+	if s.detection, err = newDetection(s.target.Sensitive()); err != nil {
+		return nil, err
+	}
 	who, err := s.config.Identifier.Identify(ctx, s.conn.Origin)
 	if err != nil {
 		return nil, identityRefusal(err)
@@ -158,6 +163,7 @@ func (s *session) authorize(ctx context.Context) (phase, error) {
 	if err := s.admit(); err != nil {
 		return nil, err
 	}
+	s.conn.Claimed(audit.Claimed{ApplicationName: s.forTrail(s.asked.get("application_name")), User: s.asked.get("user")})
 	settings, err := s.asked.settings()
 	if err != nil {
 		return nil, err

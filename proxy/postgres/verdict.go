@@ -52,7 +52,7 @@ var fromServer = [256]verdict{
 	'V': inspect, // FunctionCallResponse
 	'Z': inspect, // ReadyForQuery
 	'c': inspect, // CopyDone
-	'd': forward, // CopyData
+	'd': inspect, // CopyData
 	'n': inspect, // NoData
 	's': inspect, // PortalSuspended
 	't': inspect, // ParameterDescription
