@@ -162,16 +162,17 @@ func TestPrecisionAndRecallOnTheCorpus(t *testing.T) {
 			}
 		}
 	}
-	report := fmt.Sprintf("%d lines\n", len(samples))
+	var report strings.Builder
+	fmt.Fprintf(&report, "%d lines\n", len(samples))
 	for n, name := range detectorNames {
 		precision := float64(right[n]) / float64(right[n]+wrong[n])
 		recall := float64(right[n]) / float64(right[n]+missed[n])
-		report += fmt.Sprintf("%-12s %4d values  precision %.3f  recall %.3f\n", name, right[n]+missed[n], precision, recall)
+		fmt.Fprintf(&report, "%-12s %4d values  precision %.3f  recall %.3f\n", name, right[n]+missed[n], precision, recall)
 		if least := floors[name]; !(precision >= least[0]) || !(recall >= least[1]) {
 			t.Errorf("got precision %.3f and recall %.3f of %s, want %.3f and %.3f", precision, recall, name, least[0], least[1])
 		}
 	}
-	t.Log(report)
+	t.Log(report.String())
 }
 
 // A detector that is alone finds what it finds among the others.

@@ -104,7 +104,6 @@ func (g *digits) read(text []byte, i int, separators string) {
 		g.between = text[i]
 		i++
 	}
-	return
 }
 
 func contains(set string, b byte) bool {

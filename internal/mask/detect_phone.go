@@ -80,8 +80,8 @@ func (g *digits) phoneEnd(text []byte, i int) int {
 		return internationalEnd(text, i+1)
 	case c == '(':
 		return bracketedEnd(text, i+1)
-	case g.count < 2:
-		return 0
+	case g.count < 2 || g.value[0] != 0 && g.sizes[0] != 1 && g.sizes[0] != 3:
+		return 0 // no form begins so
 	}
 	for _, f := range phoneForms {
 		total, stop, ok := g.fits(f.sizes)

@@ -27,4 +27,7 @@
 // In a database with sensitive columns the server is asked about every portal
 // what its rows will be, before the first one comes. See [catalog] for how it is
 // known which columns are sensitive.
+//
+// Where a Target has detectors, the server is asked likewise for the types of each
+// portal's columns, and every text that leaves is looked into, row by row: see [detection].
 package postgres
