@@ -35,11 +35,14 @@ func (d *Detectors) findEmails(dst []Span, text []byte, from int) []Span {
 // hold; RFC 6532 §3.2 for letters beyond ASCII.
 func localStart(text []byte, low, at int) int {
 	low = max(low, at-maxLocal)
-	start, wide := at, at > low && isWide(text, low, at)
+	if at == low || text[at-1] == '.' {
+		return at
+	}
+	start, wide := at, isWide(text, low, at)
 	for start > low {
 		if c := text[start-1]; c < utf8.RuneSelf {
-			if !is(c, local) {
-				break
+			if !is(c, local) || c == '.' && text[start] == '.' {
+				break // two dots are in no address
 			}
 			start--
 			continue
@@ -52,9 +55,6 @@ func localStart(text []byte, low, at int) int {
 	}
 	for start < at && !begins(text, start) {
 		start++
-	}
-	if start < at && text[at-1] == '.' || bytes.Contains(text[start:at], []byte("..")) {
-		return at
 	}
 	return start
 }

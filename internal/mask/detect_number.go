@@ -160,8 +160,8 @@ func (g *digits) cardEnd(text []byte, i int) int {
 			stop = end
 		}
 	}
-	if stop > 0 && joined(text, stop, stop+1, ".") && is(text[stop+1], digit) {
-		return 0
+	if stop > 0 && stop+1 < len(text) && text[stop] == '.' && (is(text[stop+1], digit) || text[stop+1] == '*') {
+		return 0 // a decimal number
 	}
 	return stop
 }

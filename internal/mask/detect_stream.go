@@ -104,7 +104,7 @@ func (s *Stream) handOn(cut int) {
 			break
 		}
 		if span.End > cut && !last {
-			if span.Start > s.from {
+			if span.Start > s.from || len(s.held)-s.from < 2*window {
 				cut = span.Start
 				break
 			}
@@ -116,6 +116,9 @@ func (s *Stream) handOn(cut int) {
 		if s.counts != nil {
 			s.counts[span.Detector]++
 		}
+	}
+	if cut == s.from {
+		return
 	}
 	s.out = append(s.out, s.held[at:cut]...)
 	if _, err := s.to.Write(s.out); err != nil {

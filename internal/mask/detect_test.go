@@ -238,37 +238,82 @@ func FuzzDetectors(f *testing.F) {
 		f.Add(text, uint8(3), uint8(50))
 	}
 	d := everything(f, Redact)
-	f.Fuzz(func(t *testing.T, text []byte, a, b uint8) {
-		spans, last := d.Find(nil, text), 0
-		for _, s := range spans {
-			if s.Start < last || s.End <= s.Start || s.End > len(text) || s.End-s.Start > 2*MaxValue {
-				t.Fatalf("got spans %v of %d bytes, want them in order", spans, len(text))
+	f.Fuzz(func(t *testing.T, text []byte, a, b uint8) { holds(t, d, text, int(a), int(b)) })
+}
+
+// TestMutatedSamplesHold is what the fuzz target looks for, where chance is more likely to find it:
+// between the values of the corpus.
+func TestMutatedSamplesHold(t *testing.T) {
+	d, samples := everything(t, Redact), corpus(t)
+	random := rand.New(rand.NewPCG(5, 6))
+	const odd = "@.-+ _/=*\\\"n1a:,()\n\x00\xc3\xa9%~"
+	for range mutations {
+		var text []byte
+		for range 1 + random.IntN(3) {
+			piece := samples[random.IntN(len(samples))].text
+			from := random.IntN(len(piece) + 1)
+			if random.IntN(3) > 0 {
+				from = 0
 			}
-			last = s.End
-		}
-		if len(spans) > 0 && !d.Suspects(text) {
-			t.Fatalf("got %v without a suspicion", spans)
-		}
-		whole := masked(d, text)
-		if rest := d.Find(nil, []byte(whole)); len(rest) > 0 {
-			t.Fatalf("got %q in %q, want nothing more", whole[rest[0].Start:rest[0].End], whole)
-		}
-		if got := pieces(t, d, text, int(a), int(b)); got != whole {
-			t.Fatalf("got %q in pieces, want %q", got, whole)
-		}
-		if utf8.Valid(text) && !utf8.ValidString(whole) {
-			t.Fatalf("got %q, want UTF-8", whole)
-		}
-		for form := Text; form <= Opaque; form++ {
-			out, found, null := d.MaskValue(nil, text, form, nil)
-			if form == JSON && found && !null && json.Valid(text) && !json.Valid(out) {
-				t.Fatalf("got %q, want JSON", out)
+			text = append(text, piece[from:from+random.IntN(len(piece)-from+1)]...)
+			if random.IntN(2) > 0 {
+				text = append(text[:len(text)-min(len(text), random.IntN(2))], piece[from:]...)
 			}
-			if form == Fixed && found && len(out) != len(text) {
-				t.Fatalf("got %d bytes, want %d", len(out), len(text))
+			if random.IntN(2) > 0 {
+				text = append(text, odd[random.IntN(len(odd))])
 			}
 		}
-	})
+		for range random.IntN(3) {
+			if len(text) > 0 {
+				text[random.IntN(len(text))] = odd[random.IntN(len(odd))]
+			}
+		}
+		holds(t, d, text, 1+random.IntN(9), 1+random.IntN(99))
+	}
+}
+
+// mutations is how many texts are tried.
+const mutations = 20_000
+
+// holds checks what is true of any text.
+func holds(t *testing.T, d *Detectors, text []byte, a, b int) {
+	t.Helper()
+	spans, last := d.Find(nil, text), 0
+	for _, s := range spans {
+		if s.Start < last || s.End <= s.Start || s.End > len(text) {
+			t.Fatalf("got spans %v of %d bytes, want them in order", spans, len(text))
+		}
+		last = s.End
+	}
+	if len(spans) > 0 && !d.Suspects(text) {
+		t.Fatalf("got %v in %q without a suspicion", spans, text)
+	}
+	whole := masked(d, text)
+	if rest := d.Find(nil, []byte(whole)); len(rest) > 0 {
+		t.Fatalf("%q: got %s %q in %q, want nothing more", text, d.Name(rest[0].Detector), whole[rest[0].Start:rest[0].End], whole)
+	}
+	if got := pieces(t, d, text, a, b); got != whole {
+		t.Fatalf("%q: got %q in pieces of %d and %d, want %q", text, got, a, b, whole)
+	}
+	if utf8.Valid(text) && !utf8.ValidString(whole) {
+		t.Fatalf("%q: got %q, want UTF-8", text, whole)
+	}
+	for form := range Opaque {
+		out, found, null := d.MaskValue(nil, text, form, nil)
+		if form == JSON && found && !null && json.Valid(text) && !json.Valid(out) {
+			t.Fatalf("%q: got %q, want JSON", text, out)
+		}
+		if form == Fixed && found && len(out) != len(text) {
+			t.Fatalf("got %d bytes, want %d", len(out), len(text))
+		}
+	}
+	quoted, err := json.Marshal(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, found, _ := d.MaskValue(nil, quoted, JSON, nil); found && !json.Valid(out) {
+		t.Fatalf("%s: got %s, want JSON", quoted, out)
+	}
 }
 
 func BenchmarkDetectors(b *testing.B) {

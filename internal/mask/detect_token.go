@@ -179,7 +179,8 @@ func hasAlgorithm(part []byte) bool {
 		(bytes.Contains(header, []byte(`"alg"`)) || bytes.Contains(header, []byte(`"enc"`)))
 }
 
-// minKey is how much of a private key is worth masking, in letters and digits.
+// minKey is how much of a private key is worth masking, in letters and digits; a
+// line of it has [minUnspaced] in one piece.
 const minKey = 32 // bytes
 
 // findKeys finds private keys in PEM, whose end may be missing.
@@ -193,16 +194,14 @@ func (d *Detectors) findKeys(dst []Span, text []byte, from int) []Span {
 			return dst
 		}
 		start := from + i
-		body := keyBody(text, start+len(begin))
+		from = start + len(begin)
+		body := keyBody(text, from)
 		if body == 0 {
-			from = start + len(begin)
 			continue
 		}
-		stop := keyEnd(text, start, body)
-		if stop > 0 {
-			dst = d.add(dst, detectKey, start, stop)
+		if stop := keyEnd(text, start, body); stop > 0 {
+			dst, from = d.add(dst, detectKey, start, stop), stop
 		}
-		from = max(body, stop)
 	}
 }
 
@@ -213,7 +212,7 @@ func keyBody(text []byte, i int) int {
 	for i < len(text) && i-first < longest && (text[i] == ' ' || is(text[i], upper)) {
 		i++
 	}
-	if !bytes.Contains(text[first:i], []byte("PRIVATE KEY")) || !bytes.HasPrefix(text[i:], []byte("-----")) {
+	if i == first || text[i-1] == ' ' || !bytes.Contains(text[first:i], []byte("PRIVATE KEY")) || !bytes.HasPrefix(text[i:], []byte("-----")) {
 		return 0
 	}
 	return i + len("-----")
@@ -222,7 +221,7 @@ func keyBody(text []byte, i int) int {
 // keyEnd finds the end of a private key: of its last line, or where no key can go on.
 func keyEnd(text []byte, start, body int) int {
 	limit := min(len(text), start+MaxValue)
-	secret, i := 0, body
+	secret, piece, longest, i := 0, 0, 0, body
 	for i < limit && is(text[i], armour) {
 		if text[i] == '-' && bytes.HasPrefix(text[i:limit], []byte("-----")) {
 			break
@@ -230,9 +229,13 @@ func keyEnd(text []byte, start, body int) int {
 		if is(text[i], alnum) {
 			secret++
 		}
+		if piece++; !is(text[i], unspaced) {
+			piece = 0
+		}
+		longest = max(longest, piece)
 		i++
 	}
-	if secret < minKey {
+	if secret < minKey || longest < minUnspaced {
 		return 0
 	}
 	if last := text[i:limit]; bytes.HasPrefix(last, []byte("-----END ")) {
