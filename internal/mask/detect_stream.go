@@ -8,6 +8,7 @@ import (
 const (
 	window  = MaxValue + 64 // bytes in which a value and what decides about it lie
 	context = 64            // bytes before a value that decide about it
+	name    = 16            // bytes of the longest name that is matched with its value: SharedAccessKey=
 )
 
 // Stream masks what is written to it, and hands it on. A value is found however
@@ -80,17 +81,41 @@ func (s *Stream) take(piece []byte) {
 	}
 }
 
-// beforeKey is safe, or the beginning of a key before it whose end has not come.
+// beforeKey is safe, or the beginning of the first key before it whose end has not come.
 func (s *Stream) beforeKey() int {
-	waiting := s.held[s.from:s.safe]
-	begin := bytes.LastIndex(waiting, []byte("-----BEGIN "))
-	if begin < 0 {
-		return s.safe
+	begin := []byte("-----BEGIN ")
+	for at := s.from; ; at += len(begin) {
+		i := bytes.Index(s.held[at:s.safe], begin)
+		if i < 0 {
+			return s.safe
+		}
+		if at += i; unended(s.held[at:], len(begin)) {
+			return at
+		}
 	}
-	if end := bytes.Index(waiting[begin:], []byte("-----END ")); end >= 0 && bytes.Contains(waiting[begin+end+9:], []byte("-----")) {
-		return s.safe
+}
+
+// unended tells that where a key that text begins with ends is yet to come.
+func unended(text []byte, i int) bool {
+	const lastLine = 70 // bytes, and more than it has
+	dashes, labelled := []byte("-----"), false
+	for ; i < len(text); i++ {
+		rest := text[i:]
+		switch {
+		case i > MaxValue || !is(text[i], armour):
+			return false
+		case bytes.HasPrefix(dashes, rest):
+			return true
+		case !bytes.HasPrefix(rest, dashes):
+		case !labelled:
+			labelled = true
+			i += len(dashes) - 1
+		default:
+			end := []byte("-----END ")
+			return len(rest) < lastLine && (bytes.HasPrefix(end, rest) || bytes.HasPrefix(rest, end) && !bytes.Contains(rest[len(end):], dashes))
+		}
 	}
-	return s.from + begin
+	return true
 }
 
 // handOn masks and writes what waits before cut. What would be cut in two goes on waiting.
@@ -105,7 +130,7 @@ func (s *Stream) handOn(cut int) {
 		}
 		if span.End > cut && !last {
 			if span.Start > s.from || len(s.held)-s.from < 2*window {
-				cut = span.Start
+				cut = max(at, span.Start-name)
 				break
 			}
 			cut = span.End // values that overlap, for longer than one can be

@@ -128,6 +128,11 @@ func (p *part) end(text []byte, i int) int {
 		limit = maxPart
 	}
 	end := run(text, i, limit, p.class)
+	if p.up == 0 && p.class == base64 { // a word that goes on belongs to something else
+		for end-i >= p.least && end-i < limit && !ends(text, end) {
+			end--
+		}
+	}
 	if end-i < p.least {
 		return 0
 	}
