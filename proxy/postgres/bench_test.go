@@ -17,6 +17,7 @@ func BenchmarkRelay(b *testing.B) {
 		GRANT ALL ON small TO app; ANALYZE small`)
 	plain := guard(b, db, "", "", allowAll)
 	masked := guard(b, db, `sensitive: [{columns: ["public.small.email"], mask: redact}]`, "", allowAll)
+	looking := guard(b, db, detectAll, "", allowAll)
 	for _, way := range []struct {
 		name string
 		url  string
@@ -24,6 +25,7 @@ func BenchmarkRelay(b *testing.B) {
 		{"direct", db.UserURL("app", appPassword, db.database)},
 		{"proxied", plain.url("sslmode=disable")},
 		{"masked", masked.url("sslmode=disable")},
+		{"detected", looking.url("sslmode=disable")},
 	} {
 		b.Run("row/"+way.name, func(b *testing.B) {
 			conn := dialBench(b, way.url)

@@ -52,6 +52,19 @@ func (d *detection) taken() []maskedColumn {
 	return all
 }
 
+// letGo gives the memory of what was long back.
+func (d *detection) letGo() {
+	if d == nil {
+		return
+	}
+	if cap(d.value) > serverBuffer {
+		d.value = nil
+	}
+	if cap(d.out) > serverBuffer {
+		d.out = nil
+	}
+}
+
 // plan adds to the plan of a result which columns are looked into. It is nil where
 // nothing is masked, and nothing looked into.
 func (d *detection) plan(p *plan, fields []field) *plan {

@@ -232,3 +232,66 @@ func TestTheTrailHoldsNothingThatDetectorsFind(t *testing.T) {
 		}
 	}
 }
+
+// allDetectors is what a session with every detector looks for.
+func allDetectors(t testing.TB) *detection {
+	t.Helper()
+	set, err := policy.Parse("f", []byte("apiVersion: postern.dev/v1alpha1\nkind: Target\nmetadata: {name: db}\nspec: {protocol: postgres, hosts: [db], credential: {file: /l}, "+detectAll+"}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, _ := set.Target("db")
+	d, err := newDetection(target.Sensitive())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// cleanRow is a row of 100 bytes with nothing to find, though a time and a UUID in it are looked at.
+func cleanRow() ([]field, []byte) {
+	fields := []field{{typeOID: int4OID}, {typeOID: 1184}, {typeOID: 2950}, {typeOID: textOID}, {typeOID: 3802}}
+	return fields, dataRow([]byte("4711"), []byte("2026-11-23 10:11:12.123456+00"), []byte("550e8400-e29b-41d4-a716-446655440000"),
+		[]byte("to be shipped on Monday"), []byte(`{"n": 12, "price": 12.50}`))
+}
+
+func TestACleanRowIsLookedThroughWithoutAllocation(t *testing.T) {
+	fields, body := cleanRow()
+	p := allDetectors(t).plan(nil, fields)
+	dst := make([]byte, 0, 1024)
+	allocations := testing.AllocsPerRun(100, func() {
+		p.mayFind(body)
+		out, err := p.rewrite(dst[:0], body)
+		if err != nil || len(out) != len(body) {
+			t.Errorf("got %d bytes and %v, want the row", len(out), err)
+		}
+	})
+	if found := p.detection.taken(); allocations > 0 || found != nil {
+		t.Errorf("got %v allocations and %v found, want none", allocations, found)
+	}
+}
+
+func BenchmarkCleanRow(b *testing.B) {
+	fields, body := cleanRow()
+	p := allDetectors(b).plan(nil, fields)
+	prose := dataRow([]byte("4711"), []byte("to be shipped on Monday by the usual carrier, if it is there in time"))
+	text := allDetectors(b).plan(nil, []field{{typeOID: int4OID}, {typeOID: textOID}})
+	for _, row := range []struct {
+		name string
+		plan *plan
+		body []byte
+	}{{"suspected", p, body}, {"prose", text, prose}} {
+		b.Run(row.name, func(b *testing.B) {
+			b.SetBytes(int64(len(row.body)))
+			b.ReportAllocs()
+			dst := make([]byte, 0, 1024)
+			for b.Loop() {
+				if row.plan.mayFind(row.body) {
+					if _, err := row.plan.rewrite(dst[:0], row.body); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}

@@ -368,6 +368,7 @@ func (s *session) dataRow(ctx context.Context, in *reader, f frame) error {
 	if cap(s.row) > serverBuffer {
 		s.row = nil // one large row is no reason to keep its memory
 	}
+	s.detection.letGo()
 	return err
 }
 
@@ -472,10 +473,18 @@ func (s *session) copyOut(in *reader, f frame) error {
 	if err != nil {
 		return err
 	}
+	if len(message) > serverBuffer {
+		if refused := s.conn.Share().Hold(len(message)); refused != nil {
+			return refused
+		}
+		defer s.conn.Share().Release(len(message))
+	}
 	message = s.detection.copied(message, e.binary)
 	s.note(e.request)
 	e.request.bytes += int64(len(message))
-	return s.write(message)
+	err = s.write(message)
+	s.detection.letGo()
+	return err
 }
 
 // pass hands a message on that is not looked at.
