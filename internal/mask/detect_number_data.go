@@ -45,7 +45,7 @@ var cardRanges = []cardRange{
 
 // ibanLengths holds the length of a country's IBANs, in characters.
 //
-// Source: SWIFT, IBAN Registry, release 99.
+// Source: SWIFT, IBAN Registry.
 var ibanLengths = map[[2]byte]int{
 	{'A', 'D'}: 24, {'A', 'E'}: 23, {'A', 'L'}: 28, {'A', 'T'}: 20, {'A', 'Z'}: 28, {'B', 'A'}: 20, {'B', 'E'}: 16, {'B', 'G'}: 22,
 	{'B', 'H'}: 22, {'B', 'I'}: 27, {'B', 'R'}: 29, {'B', 'Y'}: 28, {'C', 'H'}: 21, {'C', 'R'}: 22, {'C', 'Y'}: 28, {'C', 'Z'}: 24,

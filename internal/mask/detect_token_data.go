@@ -89,7 +89,7 @@ var tokenRules = []tokenRule{
 	{"DigitalOcean token", []part{exactly("dor_v1_", lowerHex, 64)}, false},
 	// Mail and messages: Twilio Docs, "API keys"; SendGrid Docs, "API keys"; Mailgun, "API keys"; Brevo, "Authentication".
 	{"SendGrid key", []part{exactly("SG.", urlSafe, 22), exactly(".", urlSafe, 43)}, false},
-	{"Twilio key", []part{exactly("SK", lowerHex, 32)}, false},
+	{"Twilio key", []part{exactly("SK", hexadecimal, 32)}, false},
 	{"Mailgun key", []part{exactly("key-", lowerHex, 32)}, false},
 	{"Brevo key", []part{exactly("xkeysib-", lowerHex, 64), exactly("-", alnum, 16)}, false},
 	// Commerce: Shopify.dev, "Access tokens"; Square Developer, "Access tokens".
@@ -98,6 +98,7 @@ var tokenRules = []tokenRule{
 	{"Shopify token", []part{exactly("shppa_", hexadecimal, 32)}, false},
 	{"Shopify secret", []part{exactly("shpss_", hexadecimal, 32)}, false},
 	{"Square token", []part{exactly("EAAA", urlSafe, 60)}, false},
+	{"Square token", []part{exactly("sq0atp-", urlSafe, 22)}, false},
 	{"Square secret", []part{exactly("sq0csp-", urlSafe, 43)}, false},
 	// Data: Databricks, "Personal access tokens"; PlanetScale, "Service tokens"; Supabase, "API keys".
 	{"Databricks token", []part{exactly("dapi", lowerHex, 32)}, false},
