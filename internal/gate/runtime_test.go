@@ -30,6 +30,7 @@ func newTold(t *testing.T, present func(*node) []*api.PodSandbox) *criRuntime {
 		return err
 	}
 	update := func(context.Context, []*api.ContainerUpdate) ([]*api.ContainerUpdate, error) { return nil, nil }
+	adaptation.SetPluginRequestTimeout(time.Minute) // an emulated machine is slow
 	r, err := adaptation.New("containerd", "v2.0.0", sync, update, adaptation.WithSocketPath(socket),
 		adaptation.WithPluginPath(t.TempDir()), adaptation.WithPluginConfigPath(t.TempDir()))
 	if err != nil {
