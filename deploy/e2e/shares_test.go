@@ -34,7 +34,7 @@ func TestOnePodCannotStarveAnother(t *testing.T) {
 		{"long-texts", "memory"},
 	} {
 		t.Run(row.attack, func(t *testing.T) {
-			dsn := fmt.Sprintf("user=%s password=%s dbname=shop", directUser, directPassword)
+			dsn := fmt.Sprintf("user=%s password=%s dbname=shop sslmode=disable", directUser, directPassword)
 			o := w.background(t, "greedy", "timeout", "300", "python3", "-c", attackProgram, row.attack, addresses(t, "data", "shop")[0], dsn)
 			defer func() { _, _ = w.exec("greedy", "pkill", "-f", "attacking") }()
 			o.more(t, "attacking", 1)

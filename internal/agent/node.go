@@ -164,13 +164,9 @@ func (n *node) newHandler() (*postgres.Handler, error) {
 	})
 }
 
-// Serve is [proxy.Handler]'s: a connection within its pod's share, for as long as
-// there is the pod.
+// Serve is [proxy.Handler]'s: a connection for as long as there is its pod.
 func (n *node) Serve(ctx context.Context, s *proxy.Session) error {
-	ctx, leave, err := n.pods.enter(ctx, s.Origin.Workload.UID)
-	if err != nil {
-		return errors.Join(err, s.Refuse(s.Record(audit.KindRefusal), metrics.Busy, "", "closed without an answer: "+err.Error()))
-	}
+	ctx, leave := n.pods.enter(ctx, s.Origin.Workload.UID)
 	defer leave()
 	return n.handler.Serve(ctx, s)
 }

@@ -13,7 +13,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -139,7 +141,7 @@ func agentRole(text string) error {
 	if err := json.Unmarshal([]byte(text), &spec); err != nil {
 		return err
 	}
-	events := new(announced)
+	events := new(lockedEvents)
 	n, fault, err := newFaultyNode(spec, events)
 	if err != nil {
 		return err
@@ -171,13 +173,31 @@ func agentRole(text string) error {
 			n.ledger.update(status)
 			n.ledger.round()
 		}
-		out := told{Events: *events, Missing: n.ledger.missing(podUID), Served: fault.served.Load(), Records: ledgerLines(spec.Dir)}
+		out := told{Events: events.all(), Missing: n.ledger.missing(podUID), Served: fault.served.Load(), Records: ledgerLines(spec.Dir)}
 		if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
 			return err
 		}
 	}
 	cancel()
 	return nil
+}
+
+// lockedEvents are those that several goroutines raise.
+type lockedEvents struct {
+	mu   sync.Mutex
+	list announced
+}
+
+func (e *lockedEvents) Event(uid string, reason cluster.Reason, message string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.list.Event(uid, reason, message)
+}
+
+func (e *lockedEvents) all() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.list)
 }
 
 // ledgerLines are the trail's records of the ledger.
@@ -198,7 +218,7 @@ func ledgerLines(dir string) string {
 	return strings.Join(lines, "")
 }
 
-func newFaultyNode(spec agentSpec, events *announced) (*node, *faulty, error) {
+func newFaultyNode(spec agentSpec, events announcer) (*node, *faulty, error) {
 	log := logrus.New()
 	log.SetOutput(os.Stderr)
 	key := filepath.Join(spec.Dir, "operator")

@@ -10,14 +10,7 @@ import (
 	"postern.dev/postern/internal/policy"
 )
 
-// maxConnections is the share of one pod: connections that the agent has open for
-// it, logged in or not. A pool of one application has some tens.
-const maxConnections = 256
-
-var (
-	errPodGone = errors.New("the pod is gone")
-	errShare   = errors.New("the pod has its share of connections")
-)
+var errPodGone = errors.New("the pod is gone")
 
 // pods are the pods of this node as the cluster knows them, with their connections.
 type pods struct {
@@ -103,18 +96,14 @@ func (p *pods) await(ctx context.Context, uid string) (*pod, bool) {
 	}
 }
 
-// enter begins a connection of a pod; it ends with the pod.
-//
-// Errors: [errShare]. A pod that nobody knows has no share to count, nor will it be served.
-func (p *pods) enter(ctx context.Context, uid string) (context.Context, func(), error) {
+// enter begins a connection of a pod; it ends with the pod. How many there may be is
+// [proxy.Limits]'. One of a pod that nobody knows will not be served.
+func (p *pods) enter(ctx context.Context, uid string) (context.Context, func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	one, ok := p.known[uid]
 	if !ok {
-		return ctx, func() {}, nil
-	}
-	if len(one.visits) >= maxConnections {
-		return nil, nil, errShare
+		return ctx, func() {}
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	v := &visit{end: end}
@@ -125,7 +114,7 @@ func (p *pods) enter(ctx context.Context, uid string) (context.Context, func(), 
 		defer p.mu.Unlock()
 		delete(visits, v)
 		end(nil)
-	}, nil
+	}
 }
 
 // list is every pod that is known.

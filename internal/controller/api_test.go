@@ -60,7 +60,7 @@ func (a *api) instance(t *testing.T, name string) *controller {
 	log.SetOutput(io.Discard)
 	c := &controller{
 		o:     Options{Namespace: "postern", Name: name, Log: log},
-		lease: lease{2 * time.Second, 1500 * time.Millisecond, 100 * time.Millisecond},
+		lease: lease{6 * time.Second, 5 * time.Second, 100 * time.Millisecond},
 	}
 	config := &rest.Config{Host: a.url, UserAgent: name, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
 	if err := c.connect(config); err != nil {

@@ -38,13 +38,13 @@ func run(t *testing.T, c *controller) (stop func() error, ended <-chan error) {
 // eventually waits for what another goroutine does.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for range 1500 {
+	for range 3000 {
 		if holds() {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatalf("got nothing for 15 s, want %s", what)
+	t.Fatalf("got nothing for 30 s, want %s", what)
 }
 
 func TestOneInstanceWritesAndTheNextTakesOver(t *testing.T) {

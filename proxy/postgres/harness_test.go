@@ -46,7 +46,7 @@ type guarded struct {
 	who     atomic.Pointer[identity.Identity]
 	pod     atomic.Pointer[policy.PodSubject]
 	drain   context.CancelFunc // ends every session
-	instead string             // address of another server that is dialled
+	instead atomic.Value       // address of another server that is dialled, a string
 }
 
 // appPassword is what the server knows the role app by; no client ever has it.
@@ -138,8 +138,8 @@ func (g *guarded) serve(t testing.TB) {
 		Parser:      parser(t),
 		CA:          g.ca,
 		Dial: func(ctx context.Context, _ proxy.Origin, to proxy.Destination) (net.Conn, error) {
-			if g.instead != "" {
-				return (&net.Dialer{}).DialContext(ctx, "tcp", g.instead)
+			if instead, ok := g.instead.Load().(string); ok {
+				return (&net.Dialer{}).DialContext(ctx, "tcp", instead)
 			}
 			return (&net.Dialer{}).DialContext(ctx, "tcp", to.Address.String())
 		},

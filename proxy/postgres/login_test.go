@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -50,11 +51,15 @@ func TestLoginThatFailsIsRefusedAndRecorded(t *testing.T) {
 		{"no policy matches", "", "", func(g *guarded) { who := identity.Linux("eve", nil); g.who.Store(&who) }, stateNotAuthorized, "linux:eve"},
 		{"identity is not proven", "", "", func(g *guarded) { g.who.Store(nil) }, stateNotAuthorized, "the token has expired"},
 		{"a token is demanded", "", "requireToken: true", func(*guarded) {}, stateNotAuthorized, "token"},
-		{"the address belongs to nobody", "", "", func(g *guarded) { g.testDatabase = stranger }, stateDenied, "belongs to no target"},
-		{"the server is another", "", "", func(g *guarded) { g.instead = stranger.Address() }, stateNoConnection, "does not prove its name"},
+		{"the address belongs to nobody", "", "", func(g *guarded) {
+			origin := *g.origin.Load()
+			origin.Dialled = netip.MustParseAddrPort(stranger.Address())
+			g.origin.Store(&origin)
+		}, stateDenied, "belongs to no target"},
+		{"the server is another", "", "", func(g *guarded) { g.instead.Store(stranger.Address()) }, stateNoConnection, "does not prove its name"},
 		{"the server's name is another", "tls: {serverName: other.test, ca: {file: " + db.CAFile + "}}", "", func(*guarded) {}, stateNoConnection, "does not prove its name"},
-		{"the server is not there", "", "", func(g *guarded) { g.instead = "127.0.0.1:1" }, stateNoConnection, "cannot be reached"},
-		{"the credential is refused", "tls: {mode: require}", "", func(g *guarded) { g.instead = stranger.Address() }, stateNotAuthorized, "refuses the credential"},
+		{"the server is not there", "", "", func(g *guarded) { g.instead.Store("127.0.0.1:1") }, stateNoConnection, "cannot be reached"},
+		{"the credential is refused", "tls: {mode: require}", "", func(g *guarded) { g.instead.Store(stranger.Address()) }, stateNotAuthorized, "refuses the credential"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			g := guard(t, db, row.target, row.access, allowAll)
@@ -90,7 +95,7 @@ func TestOnlySCRAMLogsInWhereTheServerIsNotVerified(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			g := guard(t, db, "tls: {mode: disable}", "", allowAll)
 			received := make(chan []byte, 1)
-			g.instead = impostor(t, row.request, received)
+			g.instead.Store(impostor(t, row.request, received))
 			g.refusedAs(t, g.url("sslmode=disable"))
 			if got := <-received; len(got) != 0 {
 				t.Errorf("got %d bytes in answer to a demand for %s, want none", len(got), row.name)

@@ -19,7 +19,7 @@ func TestConnectionLedBackIsALoop(t *testing.T) {
 	g.origin.Store(&origin)
 	g.connect(t, "sslmode=disable") // the server does not mind the marker
 
-	g.instead = g.address // as a sidecar would
+	g.instead.Store(g.address) // as a sidecar would
 	answer := g.refusedAs(t, g.url("sslmode=disable"))
 	if answer.Code != stateNoConnection || !strings.Contains(answer.Message, "source: node") {
 		t.Errorf("got %s %q, want %s that says what to do", answer.Code, answer.Message, stateNoConnection)
