@@ -1,12 +1,14 @@
 package workload
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"postern.dev/postern/testenv"
 )
@@ -14,24 +16,26 @@ import (
 func TestAddressIsFoundAmongMany(t *testing.T) {
 	const many = 2000
 	testenv.Need(t, os.Geteuid() == 0, "root")
-	var batch strings.Builder
+	own := []*net.IPNet{{IP: net.ParseIP("2001:db8::1"), Mask: net.CIDRMask(128, 128)}}
 	for i := range many {
-		fmt.Fprintf(&batch, "addr add 10.%d.%d.1/32 dev lo\n", 100+i/256, i%256)
+		own = append(own, &net.IPNet{IP: net.IPv4(10, byte(100+i/256), byte(i), 1), Mask: net.CIDRMask(32, 32)})
 	}
-	batch.WriteString("addr add 10.99.0.1 peer 10.99.0.2 dev lo\naddr add 2001:db8::1/128 dev lo\n")
 	ns := testenv.NewNetns(t)
-	add := exec.Command("ip", "-batch", "-")
-	add.Stdin = strings.NewReader(batch.String())
-	var said strings.Builder
-	add.Stderr = &said
-	if err := ns.Start(add); err != nil {
+	err := ns.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		for _, addr := range own {
+			err = errors.Join(err, netlink.AddrAdd(lo, &netlink.Addr{IPNet: addr}))
+		}
+		host := func(last byte) *net.IPNet {
+			return &net.IPNet{IP: net.IPv4(10, 99, 0, last), Mask: net.CIDRMask(32, 32)}
+		}
+		return errors.Join(err, netlink.AddrAdd(lo, &netlink.Addr{IPNet: host(1), Peer: host(2)}))
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := add.Wait(); err != nil {
-		t.Fatalf("%v: %s", err, said.String())
-	}
 	var netns *os.File
-	err := ns.Do(func() (err error) { netns, err = os.Open("/proc/thread-self/ns/net"); return err })
+	err = ns.Do(func() (err error) { netns, err = os.Open("/proc/thread-self/ns/net"); return err })
 	if err != nil {
 		t.Fatal(err)
 	}
