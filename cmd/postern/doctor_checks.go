@@ -29,7 +29,7 @@ func examine(f facts) []finding {
 	checks := []func(facts) finding{
 		checkKernel, checkTypes, checkCapabilities, checkCgroups, checkPrograms,
 		checkPods, checkOrder, checkRefusals, checkUnix, checkPackets, checkLinks, checkEarlier,
-		checkNRI, checkBoot, checkTokens, checkProcesses, checkConfinement, checkSELinux, checkLockdown, checkUnprivileged, checkClock, checkRoom,
+		checkNRI, checkBoot, checkTokens, checkProcesses, checkConfinement, checkLandlock, checkSELinux, checkLockdown, checkUnprivileged, checkClock, checkRoom,
 	}
 	findings := make([]finding, 0, len(checks))
 	for _, check := range checks {
@@ -267,6 +267,14 @@ func checkConfinement(f facts) finding {
 		means: "The gate may not look into other processes: on some nodes pods are then not found",
 		do:    "Let the gate run unconfined, as the chart says",
 	}.orNot(f.apparmor == "", nil)
+}
+
+func checkLandlock(f facts) finding {
+	return finding{
+		check: "Landlock", found: either(f.noLandlock == "", "the agent can confine itself", f.noLandlock),
+		means: "The agent keeps its user's rights on files: taken over, it could read what processes of the same user on the node hold",
+		do:    "Use a kernel with landlock in its list of security modules (lsm=), and a seccomp profile that lets it through",
+	}.orNot(f.noLandlock == "", f.landlockErr)
 }
 
 func checkSELinux(f facts) finding {

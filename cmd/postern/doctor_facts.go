@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"postern.dev/postern/internal/agent"
 	"postern.dev/postern/internal/redirect"
 )
 
@@ -39,6 +40,8 @@ type facts struct {
 	unprivBPF   string // kernel.unprivileged_bpf_disabled
 	unprivErr   error
 	apparmor    string // this process's profile; empty: none
+	noLandlock  string // why there is none; empty: there is
+	landlockErr error
 	selinux     string // this process's type, where SELinux is in force; empty: it is not
 	ownPIDs     bool   // process IDs here are not the kernel's
 	ownPIDsErr  error
@@ -65,6 +68,7 @@ func gather(o doctorOptions, kernel redirect.Inspection) facts {
 	f.lockdown, f.lockdownErr = lockdown("/sys/kernel/security/lockdown")
 	f.unprivBPF, f.unprivErr = oneLine("/proc/sys/kernel/unprivileged_bpf_disabled")
 	f.apparmor = confinedBy()
+	_, f.noLandlock, f.landlockErr = agent.LandlockVersion()
 	f.selinux = selinuxType("/sys/fs/selinux/enforce", "/proc/self/attr/current")
 	f.units = o.units
 	f.arms, f.armsErr = armsOnBoot(o.units)

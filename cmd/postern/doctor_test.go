@@ -75,6 +75,7 @@ func TestDoctorSaysWhatIsMissing(t *testing.T) {
 		"no kubelet":          {func(f *facts) { f.podsErr = fs.ErrNotExist }, "tokens", missing, false, "--kubelet-root"},
 		"nested node":         {func(f *facts) { f.ownPIDs = true }, "processes", missing, false, "kind"},
 		"AppArmor":            {func(f *facts) { f.apparmor = "cri-containerd.apparmor.d" }, "AppArmor", missing, false, "cri-containerd"},
+		"no Landlock":         {func(f *facts) { f.noLandlock = "the kernel has no Landlock" }, "Landlock", missing, false, "lsm="},
 		"confidential":        {func(f *facts) { f.lockdown = "confidentiality" }, "lockdown", missing, false, "refuses programs"},
 		"lockdown unseen":     {func(f *facts) { f.lockdownErr = fs.ErrNotExist }, "lockdown", cannotTell, false, "the check programs"},
 		"anybody's BPF":       {func(f *facts) { f.unprivBPF = "0" }, "others' BPF", missing, false, "sysctl"},

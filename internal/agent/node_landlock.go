@@ -67,6 +67,23 @@ func handled(version int) uint64 {
 	return rights
 }
 
+// LandlockVersion is that of the kernel's Landlock, with which the agent of a node
+// confines itself; 0: it cannot, and unable says why.
+//
+// Source: Documentation/userspace-api/landlock.rst, Landlock ABI versions.
+func LandlockVersion() (version int, unable string, err error) {
+	v, _, number := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	switch number {
+	case 0:
+		return int(v), "", nil
+	case unix.ENOSYS, unix.EOPNOTSUPP:
+		return 0, "the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and landlock in lsm=)", nil
+	case unix.EPERM:
+		return 0, "the container's seccomp profile forbids Landlock", nil
+	}
+	return 0, "", fmt.Errorf("ask for Landlock: %w", number)
+}
+
 // landlock takes every file from this process but those of its reach, and with them
 // the other processes of the node: in the gate's pod it sees them all, those of other
 // pods with its own user among them, whose memory, environment and files the kernel
@@ -78,17 +95,11 @@ func handled(version int) uint64 {
 // then all stays as it is.
 // Source: Documentation/userspace-api/landlock.rst, Ptrace restrictions, IPC scoping.
 func landlock(r reach) (unable string, err error) {
-	version, _, number := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	switch number {
-	case 0:
-	case unix.ENOSYS, unix.EOPNOTSUPP:
-		return "the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and landlock in lsm=)", nil
-	case unix.EPERM:
-		return "the container's seccomp profile forbids Landlock", nil
-	default:
-		return "", fmt.Errorf("ask for Landlock: %w", number)
+	version, unable, err := LandlockVersion()
+	if version == 0 {
+		return unable, err
 	}
-	attr := unix.LandlockRulesetAttr{Handled_access_fs: handled(int(version)), Scoped: scopes(int(version))}
+	attr := unix.LandlockRulesetAttr{Handled_access_fs: handled(version), Scoped: scopes(version)}
 	size := unsafe.Offsetof(attr.Handled_access_net) // what the first version knows; a longer one must hold zeros
 	if attr.Scoped != 0 {
 		size = unsafe.Offsetof(attr.Quiet_access_fs)
@@ -107,7 +118,7 @@ func landlock(r reach) (unable string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return restrict(set, int(version))
+	return restrict(set, version)
 }
 
 // scopes are what of other processes can be taken away beside their files. A signal
