@@ -164,6 +164,38 @@ func TestPlantedTokenFilesAreRefusedByReason(t *testing.T) {
 	}
 }
 
+func TestTokenOfAnUnheardOfKeyKeepsNobodyWaiting(t *testing.T) {
+	issuer := testenv.StartIssuer(t)
+	ask, now := apiServer(issuer), &clock{time.Now()}
+	asked, answer := make(chan struct{}), make(chan struct{})
+	first := true
+	c := newCluster(func(ctx context.Context, path string, max int64) ([]byte, error) {
+		if !first {
+			close(asked)
+			<-answer
+			return nil, errors.New("the API server is away")
+		}
+		first = path != keysPath
+		return ask(ctx, path, max)
+	}, now.now)
+	good := issuer.MustToken(t, with(bound(nil), "aud", ClusterAudience))
+	if _, err := c.Identify(t.Context(), good, reporter()); err != nil {
+		t.Fatal(err)
+	}
+	now.Time = now.Add(fetchInterval)
+	refused := make(chan error, 1)
+	go func() {
+		_, err := c.Identify(t.Context(), issuer.Forged(t, with(bound(nil), "aud", ClusterAudience)), reporter())
+		refused <- err
+	}()
+	<-asked
+	if _, err := c.Identify(t.Context(), good, reporter()); err != nil {
+		t.Errorf("got %v for a good token while the keys are asked for again, want it taken", err)
+	}
+	close(answer)
+	wantReason(t, <-refused, Signature)
+}
+
 func TestClusterThatDoesNotAnswerWellIsUnreachable(t *testing.T) {
 	for name, answer := range map[string]string{
 		"no JSON":   "<html>",

@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -36,15 +37,24 @@ type keySet struct {
 	ask func(context.Context) ([]jose.JSONWebKey, error)
 	now func() time.Time
 
-	turn    chan struct{} // holds one: a lock that a context can give up on
-	keys    []jose.JSONWebKey
-	fetched time.Time // when keys were
+	known atomic.Pointer[knownKeys]
+
+	turn    chan struct{} // holds one: a lock that a context can give up on; to fetch, and for what follows
 	tried   time.Time
 	failure error // of the latest try
 }
 
+// knownKeys are the keys of one fetch. Whose token they verify waits for no other
+// fetch, which a token of an unheard-of key may have caused.
+type knownKeys struct {
+	keys    []jose.JSONWebKey
+	fetched time.Time
+}
+
 func newKeySet(ask func(context.Context) ([]jose.JSONWebKey, error), now func() time.Time) *keySet {
-	return &keySet{ask: ask, now: now, turn: make(chan struct{}, 1)}
+	s := &keySet{ask: ask, now: now, turn: make(chan struct{}, 1)}
+	s.known.Store(&knownKeys{})
+	return s
 }
 
 // VerifySignature returns the payload of a compact token that one of the keys
@@ -56,29 +66,37 @@ func (s *keySet) VerifySignature(ctx context.Context, token string) ([]byte, err
 	if err != nil {
 		return nil, refuse(Malformed, nil)
 	}
+	if payload, ok := s.match(jws, keysFresh); ok {
+		return payload, nil
+	}
 	select {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
 	case <-ctx.Done():
 		return nil, refuse(Unreachable, ctx.Err())
 	}
-	age := s.now().Sub(s.fetched)
-	if age < keysFresh {
-		if payload, ok := match(jws, s.keys); ok {
-			return payload, nil
-		}
+	if payload, ok := s.match(jws, keysFresh); ok { // by keys that another fetched meanwhile
+		return payload, nil
 	}
 	if s.now().Sub(s.tried) >= fetchInterval {
 		s.fetch(ctx)
-		age = s.now().Sub(s.fetched)
 	}
-	if age >= keysStale {
+	if s.now().Sub(s.known.Load().fetched) >= keysStale {
 		return nil, refuse(Unreachable, s.failure)
 	}
-	if payload, ok := match(jws, s.keys); ok {
+	if payload, ok := s.match(jws, keysStale); ok {
 		return payload, nil
 	}
 	return nil, refuse(Signature, nil)
+}
+
+// match verifies a token by the keys that are known, if they are younger than that.
+func (s *keySet) match(jws *jose.JSONWebSignature, age time.Duration) ([]byte, bool) {
+	known := s.known.Load()
+	if s.now().Sub(known.fetched) >= age {
+		return nil, false
+	}
+	return match(jws, known.keys)
 }
 
 // match tries the keys that the token's header points at.
@@ -103,7 +121,7 @@ func (s *keySet) fetch(ctx context.Context) {
 	keys, err := s.ask(ctx)
 	s.failure = err
 	if err == nil {
-		s.keys, s.fetched = keys, s.now()
+		s.known.Store(&knownKeys{keys, s.now()})
 	}
 }
 
