@@ -53,6 +53,7 @@ enum {
 	BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5,
 	BPF_SOCK_OPS_STATE_CB = 10,
 	BPF_SOCK_OPS_STATE_CB_FLAG = 1 << 2,
+	BPF_TCP_TIME_WAIT = 6,
 	BPF_TCP_CLOSE = 7,
 };
 
@@ -77,6 +78,8 @@ struct bpf_sock {
 	__u32 family;
 	__u32 type;
 	__u32 protocol;
+	__u32 unread[14];
+	__u32 state;
 };
 
 struct bpf_sock_addr {

@@ -18,6 +18,7 @@ struct destination {
 	__u8 protocol; /* of the packet, or of what it is a piece of */
 	bool tcp;
 	bool reset;
+	bool bare; /* nothing but an acknowledgment */
 };
 
 /* RFC 9293 section 3.1, as far as the flags. */
@@ -30,7 +31,7 @@ struct tcp {
 	__u8 flags;
 };
 
-enum { TCP_RST = 1 << 2 };
+enum { TCP_RST = 1 << 2, TCP_ACK = 1 << 4 };
 
 /* RFC 791 section 3.1. */
 struct ipv4 {
@@ -99,6 +100,7 @@ static ALWAYS_INLINE enum packet read_ports(struct __sk_buff *skb, __u32 offset,
 	d->port = tcp.destination;
 	d->tcp = true;
 	d->reset = tcp.flags & TCP_RST;
+	d->bare = tcp.flags == TCP_ACK && offset + (tcp.offset >> 4) * 4 == skb->len;
 	return PACKET_PORTS;
 }
 
@@ -206,20 +208,26 @@ static ALWAYS_INLINE enum packet read_packet(struct __sk_buff *skb, struct desti
  * and not by the kernel. Defined by the object that includes this file. */
 static ALWAYS_INLINE bool is_made_inside(struct __sk_buff *skb);
 
-/* The end of an earlier connection, or its server would wait for hours: by the
- * connection's own socket, or by the one that the kernel answers with when there
- * is none (net/ipv4/tcp_ipv4.c, tcp_v4_send_reset). That one is raw and of the
- * namespace's maker, whom no pod is. */
+/* What ends an earlier connection, or its server would wait for hours: a reset by
+ * the connection's own socket, and resets and bare acknowledgments that the kernel
+ * answers by itself (net/ipv4/tcp_ipv4.c, tcp_v4_send_reset and tcp_v4_send_ack).
+ * These have what is left of a closed connection as their socket (Linux 6.13), which
+ * no process can send by, or the kernel's own: raw and of the namespace's maker, whom
+ * no pod is. */
 static ALWAYS_INLINE bool is_end(struct __sk_buff *skb, const struct destination *d)
 {
 	struct bpf_sock *sk = skb->sk;
 
-	if (!d->reset || !sk)
+	if ((!d->reset && !d->bare) || !sk)
 		return false;
+	if (sk->state == BPF_TCP_TIME_WAIT)
+		return true;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk || sk->protocol != IPPROTO_TCP)
 		return false;
-	return sk->type == SOCK_STREAM || !is_made_inside(skb);
+	if (sk->type == SOCK_STREAM)
+		return d->reset;
+	return !is_made_inside(skb);
 }
 
 #endif

@@ -2,9 +2,13 @@ package redirect
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +42,114 @@ func TestKernelsResetsLeaveAPod(t *testing.T) {
 				t.Errorf("got %v, want %v", err, unix.ECONNREFUSED)
 			}
 		})
+	}
+}
+
+// TestClosedConnectionsOfTheAgentEnd: Postern dials in the pod's namespace. Once it
+// has closed its end, no socket of its own but the kernel acknowledges the other one.
+func TestClosedConnectionsOfTheAgentEnd(t *testing.T) {
+	w, _ := newCoveredNodeWorld(t)
+	w.nodesCover(t)
+	for name, server := range map[string]netip.AddrPort{"v4": quiet4, "v6": quiet6} {
+		t.Run(name, func(t *testing.T) {
+			var l net.Listener
+			if err := w.db.Do(func() (err error) { l, err = net.Listen("tcp", server.String()); return err }); err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			var upstream net.Conn
+			err := w.here.Do(func() (err error) {
+				upstream, err = net.DialTimeout("tcp", server.String(), 5*patience())
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			served, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer served.Close()
+			upstream.Close()
+			if n, err := served.Read(make([]byte, 1)); err != io.EOF {
+				t.Fatalf("got %d bytes and %v, want the end", n, err)
+			}
+			w.awaitAcknowledged(t)
+			if err := served.(*net.TCPConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			for end := time.Now().Add(5 * patience()); stateOf(t, served) != tcpClose; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("the server waits for an acknowledgment, want its end acknowledged")
+				}
+			}
+		})
+	}
+	if c, err := w.node.Counters(w.guarded.uid); err != nil || c.Dropped != 0 {
+		t.Errorf("got %+v and %v, want nothing dropped", c, err)
+	}
+}
+
+// awaitAcknowledged waits until no connection of the pod's namespace waits for its own
+// end to be acknowledged. What is left of one then is no socket any more.
+func (w *nodeWorld) awaitAcknowledged(t *testing.T) {
+	t.Helper()
+	const finWait1 = "04" // include/net/tcp_states.h
+	waiting := func() (waits bool, err error) {
+		err = w.here.Do(func() error {
+			for _, table := range []string{"tcp", "tcp6"} {
+				text, err := os.ReadFile("/proc/thread-self/net/" + table)
+				if err != nil {
+					return err
+				}
+				for line := range strings.Lines(string(text)) {
+					fields := strings.Fields(line)
+					waits = waits || len(fields) > 3 && fields[3] == finWait1
+				}
+			}
+			return nil
+		})
+		return waits, err
+	}
+	for end := time.Now().Add(5 * patience()); ; time.Sleep(time.Millisecond) {
+		switch waits, err := waiting(); {
+		case err != nil:
+			t.Fatal(err)
+		case !waits:
+			return
+		case time.Now().After(end):
+			t.Fatal("the end of a connection is not acknowledged, want it acknowledged")
+		}
+	}
+}
+
+// tcpClose is the state of a connection both of whose ends are acknowledged.
+//
+// Source: include/net/tcp_states.h.
+const tcpClose = 7
+
+func stateOf(t *testing.T, c net.Conn) (state uint8) {
+	t.Helper()
+	control(t, c, func(fd int) error {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil {
+			state = info.State
+		}
+		return err
+	})
+	return state
+}
+
+func control(t *testing.T, c net.Conn, f func(fd int) error) {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = f(int(fd)) })
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
 	}
 }
 
