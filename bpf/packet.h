@@ -18,7 +18,7 @@ struct destination {
 	__u8 protocol; /* of the packet, or of what it is a piece of */
 	bool tcp;
 	bool reset;
-	bool bare; /* nothing but an acknowledgment */
+	bool bare; /* nothing but a reset or an acknowledgment */
 };
 
 /* RFC 9293 section 3.1, as far as the flags. */
@@ -100,7 +100,8 @@ static ALWAYS_INLINE enum packet read_ports(struct __sk_buff *skb, __u32 offset,
 	d->port = tcp.destination;
 	d->tcp = true;
 	d->reset = tcp.flags & TCP_RST;
-	d->bare = tcp.flags == TCP_ACK && offset + (tcp.offset >> 4) * 4 == skb->len;
+	d->bare = (d->reset || tcp.flags == TCP_ACK) &&
+		  offset + (tcp.offset >> 4) * 4 == skb->len;
 	return PACKET_PORTS;
 }
 
@@ -210,17 +211,18 @@ static ALWAYS_INLINE bool is_made_inside(struct __sk_buff *skb);
 
 /* What ends an earlier connection, or its server would wait for hours: a reset by
  * the connection's own socket, and resets and bare acknowledgments that the kernel
- * answers by itself (net/ipv4/tcp_ipv4.c, tcp_v4_send_reset and tcp_v4_send_ack).
- * These have what is left of a closed connection as their socket (Linux 6.13), which
- * no process can send by, or the kernel's own: raw and of the namespace's maker, whom
- * no pod is. */
+ * answers by itself (net/ipv4/tcp_ipv4.c and net/ipv6/tcp_ipv6.c, tcp_v4_send_ack and
+ * its like). From Linux 6.13 on these have what is left of a closed connection as
+ * their socket, which no process can send by. Before, IPv6's have none, and IPv4's the
+ * kernel's own: raw and of the namespace's maker, whom no pod is. Nothing that a
+ * process sends is without a socket, and these two open and carry nothing. */
 static ALWAYS_INLINE bool is_end(struct __sk_buff *skb, const struct destination *d)
 {
 	struct bpf_sock *sk = skb->sk;
 
-	if ((!d->reset && !d->bare) || !sk)
+	if (!d->bare)
 		return false;
-	if (sk->state == BPF_TCP_TIME_WAIT)
+	if (!sk || sk->state == BPF_TCP_TIME_WAIT)
 		return true;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk || sk->protocol != IPPROTO_TCP)
