@@ -8,9 +8,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +32,8 @@ func TestMain(m *testing.M) {
 	if job := os.Getenv(workerVariable); job != "" {
 		os.Exit(work(job))
 	}
+	// Under nohup the commands of the tests would ignore what they are to hear.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	code := m.Run()
 	if shared.dir != "" {
 		code = max(code, exitCode(errors.Join(shared.server.Close(), os.RemoveAll(shared.dir)), os.Stderr))
